@@ -1,0 +1,29 @@
+"""Packaging metadata lives in settings.ini, beside the notebooks it describes."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+parser = ConfigParser(delimiters=["="], interpolation=None)
+parser.read(HERE / "settings.ini", encoding="utf-8")
+settings = parser["DEFAULT"]
+extras = {name: settings[f"{name}_requirements"].split() for name in ("serve", "report", "dev")}
+
+setup(
+    name=settings["name"],
+    version=settings["version"],
+    description=settings["description"],
+    author=settings["author"],
+    license=settings["license"],
+    keywords=settings["keywords"].split(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["smartgrid_ai", "smartgrid_ai.*"]),
+    package_data={"smartgrid_ai": ["py.typed", "static/**/*"]},
+    python_requires=f">={settings['min_python']}",
+    install_requires=settings["requirements"].split(),
+    extras_require=extras,
+    entry_points={"console_scripts": [settings["console_script"]]},
+)

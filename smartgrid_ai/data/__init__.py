@@ -1,0 +1,1 @@
+"""Readings: simulated, read from files, validated and cleaned."""

@@ -1,0 +1,1 @@
+"""Load forecasts: naive and tree baselines, four experts and their mixture."""
