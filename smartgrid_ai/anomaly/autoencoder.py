@@ -120,6 +120,17 @@ class AutoencoderDetector(Detector):
         self.network.cpu().eval()
         return self
 
+    def restore(
+        self,
+        weights: dict[str, Tensor],  # state of an `AutoencoderNetwork`
+    ) -> "AutoencoderDetector":
+        "Take trained weights over; `RuntimeError` when their shapes are not a network's."
+        hidden, features = weights["encoder.weight"].shape
+        self.hidden, self.network = hidden, AutoencoderNetwork(features, hidden)
+        self.network.load_state_dict(weights)
+        self.network.eval()
+        return self
+
     def copies(
         self,
         rows: np.ndarray,  # (n, features), scaled

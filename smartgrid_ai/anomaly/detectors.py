@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..features import DIFFERENCE_NAMES, LAG_NAMES, ROLLING_NAMES
+from ..features import CALENDAR_NAMES, DIFFERENCE_NAMES, LAG_NAMES, ROLLING_NAMES
 from ..readings import DataError
 
 # %% ../../nbs/41_anomaly.detectors.ipynb #700d2c04
@@ -60,6 +60,7 @@ class RowScaler:
     ):
         self.feature_names, self.limit = tuple(feature_names), limit
         self.is_power = np.array([name in POWER_FEATURES for name in feature_names])
+        self.is_calendar = np.array([name in CALENDAR_NAMES for name in feature_names])
 
     def ratios(
         self,
@@ -84,6 +85,9 @@ class RowScaler:
         self.mean = filled.mean(axis=0)
         deviation = np.maximum(filled.std(axis=0), 1e-6 * np.abs(self.mean))
         self.deviation = np.where(deviation > 0, deviation, 1.0)
+        scaled = (filled - self.mean) / self.deviation
+        self.low = np.where(self.is_calendar, scaled.min(axis=0), -self.limit)
+        self.high = np.where(self.is_calendar, scaled.max(axis=0), self.limit)
         return self
 
     def transform(
@@ -93,7 +97,7 @@ class RowScaler:
         "Comparable numbers without gaps."
         ratios = self.ratios(rows)
         filled = np.where(np.isnan(ratios), self.median, ratios)
-        return np.clip((filled - self.mean) / self.deviation, -self.limit, self.limit)
+        return np.clip((filled - self.mean) / self.deviation, self.low, self.high)
 
     def inverse(
         self,
