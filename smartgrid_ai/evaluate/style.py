@@ -38,7 +38,7 @@ COLOURS = {
 LABELS = {
     "moe": "mixture", "baseline": "tree baseline", "persistence": "last hour", "seasonal_naive": "same hour last week",
     "gru": "GRU", "cnn_lstm": "CNN-LSTM", "transformer": "Transformer", "attention": "Attention",
-    "default": "default", "vote": "majority vote", "isolation_forest": "isolation forest",
+    "default": "default detector", "vote": "majority vote", "isolation_forest": "isolation forest",
     "one_class_svm": "one-class SVM", "autoencoder": "autoencoder",
 }  # fmt: skip
 SEASONS = ("winter", "spring", "summer", "autumn")
@@ -159,9 +159,11 @@ def number_text(
     value: float,
     digits: int = 3,  # significant
 ) -> str:
-    "A number as people write it: 3 significant digits, thousands apart, a dash for nothing."
+    "A number as people write it: 3 significant digits (counts in full), thousands apart, a dash for nothing."
     if value is None or not np.isfinite(value):
         return "–"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
     if value == 0 or abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
     decimals = digits - 1 - int(np.floor(np.log10(abs(value))))

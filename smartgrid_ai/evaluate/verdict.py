@@ -114,7 +114,11 @@ def forecast_verdict(
         ),
         ("best baseline", percent_text(theirs[metric]), label_of(rival)),
         ("skill", f"{100 * value:+.1f} %", "share of the baseline's error removed"),
-        ("hours scored", number_text(mine["hours"]), f"{span[0]:%d %b %Y} to {span[1]:%d %b %Y}"),
+        (
+            "hours scored",
+            number_text(int(mine["hours"])),
+            f"{span[0]:%d %b %Y} to {span[1]:%d %b %Y}",
+        ),
     ]
     sentences = [
         _against_baseline(subject, rival, metric, mine, (value, low, high)),
@@ -183,10 +187,10 @@ def fairness_findings(
     if metrics["hours"].nunique() > 1:
         few, many = metrics["hours"].min(), metrics["hours"].max()
         out.append(
-            f"**The models were not scored on the same hours** ({number_text(few)} to {number_text(many)})."
+            f"**The models were not scored on the same hours** ({number_text(int(few))} to {number_text(int(many))})."
         )
     for row in metrics[metrics.get("missing", pd.Series(0, metrics.index)) > 0].itertuples():
         out.append(
-            f"{label_of(row.model)} left {number_text(row.missing)} observed hours without a forecast."
+            f"{label_of(row.model)} left {number_text(int(row.missing))} observed hours without a forecast."
         )
     return out
