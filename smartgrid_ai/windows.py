@@ -87,7 +87,8 @@ def parse_instant(
             f"cannot read {text!r} as a date; write 2014-01-01 or 2014-01-01T00:00+10:00"
         ) from None
     if instant.tzinfo is None:
-        instant += pd.Timedelta(days=ends and len(text.strip()) <= 10)
+        if ends and len(text.strip()) <= 10:
+            instant += pd.Timedelta(days=1)
         instant = instant.tz_localize(place.timezone, ambiguous=True, nonexistent="shift_forward")
     return instant.tz_convert("UTC")
 
@@ -214,7 +215,7 @@ class SequenceData(LightningDataModule):
         train: np.ndarray,  # (rows,) bool
         validation: np.ndarray,  # (rows,) bool
         covariates: slice,  # columns of the covariates
-        hours: int = 240,  # chunk
+        hours: int = 192,  # chunk
         context: int = 48,  # context of a validation chunk
         batch: int = 32,  # chunks per step
         batches: int = 25,  # steps per epoch
