@@ -82,7 +82,7 @@ def _wander(
 # %% ../../nbs/11_data.simulate.ipynb #64a15acf
 def _weather(hours: pd.DatetimeIndex, generator: np.random.Generator) -> pd.DataFrame:
     "Temperature in °C, humidity in % and daylight in 0–1 at each hour."
-    season = 2 * np.pi * (hours.dayofyear + hours.hour / DAY - 20) / 365.25  # 0 in late January
+    season = 2 * np.pi * (hours.day_of_year + hours.hour / DAY - 20) / 365.25  # 0 in late January
     solar = 2 * np.pi * (hours.hour + 0.5 + 0.9) / DAY  # true sun is 0.9 h ahead of UTC in Berlin
     summer = 0.5 - 0.5 * np.cos(season)
     cycle = (1.5 + 3 * summer) * np.cos(solar - 2 * np.pi * 15 / DAY)
@@ -190,11 +190,11 @@ def _calendar(hours: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     civil = hours.tz_convert(SIMULATED_PLACE.timezone)
     holidays = SIMULATED_PLACE.holiday_calendar(sorted(set(civil.year)))
     is_holiday = pd.Index(civil.date).isin(holidays)
-    days_to_lull = (civil.dayofyear + civil.hour / DAY - 363 + 180) % 365.25 - 180
+    days_to_lull = (civil.day_of_year + civil.hour / DAY - 363 + 180) % 365.25 - 180
     return {
         "hour": civil.hour.to_numpy() + 0.5,
-        "rest": np.asarray((civil.dayofweek == 6) | is_holiday),
-        "saturday": np.asarray((civil.dayofweek == 5) & ~is_holiday),
+        "rest": np.asarray((civil.day_of_week == 6) | is_holiday),
+        "saturday": np.asarray((civil.day_of_week == 5) & ~is_holiday),
         "lull": expit((5.5 - np.abs(days_to_lull.to_numpy())) / 0.8),
     }
 
