@@ -95,21 +95,24 @@ class AutoencoderDetector(Detector):
 
     def __init__(
         self,
-        hidden: int = 16,  # numbers that pass the bottleneck
+        hidden: int
+        | None = None,  # numbers that pass the bottleneck; None = half the features, at most 16
         steps: int = 3000,  # training steps in all, about
         accelerator: str = "cpu",  # Lightning's name; so small a network is quickest on the CPU
         progress: bool = False,  # show Lightning's bar
     ):
         self.hidden, self.steps = hidden, steps
         self.accelerator, self.progress = accelerator, progress
-        self.kind = f"autoencoder with {hidden} numbers in the middle"
+        self.kind = "autoencoder, not fitted"
 
     def fit(self, rows: np.ndarray, seed: int = 0) -> "AutoencoderDetector":
         "Train the network on scaled rows."
         rows = torch.as_tensor(rows, dtype=torch.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = AutoencoderNetwork(rows.shape[1], self.hidden)
+            hidden = self.hidden or min(16, (rows.shape[1] + 1) // 2)
+            self.network = AutoencoderNetwork(rows.shape[1], hidden)
+        self.kind = f"autoencoder {rows.shape[1]}→{hidden}→{rows.shape[1]}"
         held_back = len(rows) // 10
         train, validation = rows[: len(rows) - held_back], rows[len(rows) - held_back :]
         size = int(np.clip(len(train) // 16, 16, 1024))

@@ -15,11 +15,12 @@ class TailCalibration:
     def fit(
         self,
         scores: np.ndarray,  # (n,), of rows the detector was not fitted on
+        memory: int = 1,  # rows until a score is new
     ) -> "TailCalibration":
         "Learn the distribution of usual scores."
         ordered = np.sort(np.asarray(scores, dtype=np.float64))
         count = len(ordered)
-        in_tail = min(max(20, count // 200), (count + 1) // 2)
+        in_tail = min(max(20 * memory, count // 200), (count + 1) // 2)
         exceeding = (np.arange(count, 0, -1) + 1) / (count + 1)
         start = count - in_tail
         body = start - np.unique(np.geomspace(1, start + 1, 200).astype(int)) + 1
