@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMN', 'CALENDAR', 'WATT_NAMES', 'UNITLESS_NAMES', 'WEEK', 'FALLBACKS', 'LEVELS', 'SAME_HOUR', 'DAY_HARMONICS',
            'YEAR_HARMONICS', 'CLIP', 'row_scale', 'anchor', 'ratios', 'from_ratios', 'fill_gaps', 'Preprocessor',
-           'Encoded', 'calendar_harmonics', 'RowEncoder', 'feature_matrix', 'covariate_matrix']
+           'Encoded', 'calendar_harmonics', 'RowEncoder', 'feature_matrix', 'known_covariates', 'covariate_matrix']
 
 # %% ../nbs/22_scaling.ipynb #261b586c
 from dataclasses import dataclass, field
@@ -212,9 +212,7 @@ class RowEncoder:
         "Learn medians, deviations, covariate statistics and the size of the residual."
         rows = feature_matrix(table)
         preprocessor = Preprocessor().fit(rows)
-        self.covariates = tuple(
-            name for name in COVARIATE_NAMES if name in table and table[name].notna().any()
-        )
+        self.covariates = known_covariates(table)
         extra = covariate_matrix(table, self.covariates)
         residual = (table["target"].to_numpy() - preprocessor.anchor(rows)) / preprocessor.scale(
             rows
@@ -279,6 +277,11 @@ class RowEncoder:
 def feature_matrix(table: pd.DataFrame) -> np.ndarray:
     "The 31 columns of a feature table, (n, 31) float64."
     return table[list(FEATURE_NAMES)].to_numpy(float)
+
+
+def known_covariates(table: pd.DataFrame) -> tuple[str, ...]:
+    "Names of the covariates with at least one value."
+    return tuple(name for name in COVARIATE_NAMES if name in table and table[name].notna().any())
 
 
 def covariate_matrix(table: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
