@@ -1,0 +1,259 @@
+"""Tables of series in, scores and alarms out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smartgrid_ai.anomaly.detect import KNOWN_MODELS, MODELS, detect
+from smartgrid_ai.anomaly.series import (
+    autoregressive_residual,
+    read_series,
+    seasonal_residual,
+    signals,
+    window_rows,
+)
+from smartgrid_ai.readings import DataError
+
+TEXTBOOK = tuple(name for name in MODELS if name != "default")
+
+
+def loads(count: int = 1800, name: str = "a", seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    hours = pd.date_range("2024-01-01", periods=count, freq="h")
+    load = 50 + 20 * np.sin(np.asarray(hours.hour) * 2 * np.pi / 24) + random.normal(0, 2, count)
+    return pd.DataFrame({"series": name, "timestamp": hours, "value": load})
+
+
+def pump(count: int = 400, name: str = "p", seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    pressure = 2 + 0.3 * np.sin(np.arange(count) / 15) + random.normal(0, 0.02, count)
+    flow = 30 * pressure + random.normal(0, 0.5, count)
+    seconds = pd.date_range("2024-01-01", periods=count, freq="s")
+    return pd.DataFrame({"series": name, "timestamp": seconds, "pressure": pressure, "flow": flow})
+
+
+@pytest.fixture(scope="module")
+def faulty() -> pd.DataFrame:
+    table = loads()
+    table.loc[1500, "value"] = 300.0
+    return table
+
+
+@pytest.fixture(scope="module")
+def found(faulty) -> pd.DataFrame:
+    return detect(faulty, KNOWN_MODELS)
+
+
+def test_every_later_row_has_a_score_from_every_model(found, faulty):
+    assert list(found) == ["model", "series", "timestamp", "score", "alarm"]
+    assert found["score"].between(0, 1).all() and found["alarm"].dtype == bool
+    assert (found["alarm"] == (found["score"] > 0.5)).all()
+    for model in KNOWN_MODELS:
+        part = found[found["model"] == model]
+        assert (part["timestamp"].array == faulty["timestamp"].array[540:]).all()
+
+
+@pytest.mark.parametrize("model", KNOWN_MODELS)
+def test_planted_spike_is_found(found, faulty, model):
+    part = found[found["model"] == model].set_index("timestamp")
+    assert part.loc[faulty.loc[1500, "timestamp"], "alarm"]
+    assert part["alarm"].mean() < 0.25
+
+
+def test_stuck_valve_is_found_though_each_value_is_usual():
+    table = pump(600)
+    table.loc[450:, "flow"] = 60 + 9 * np.sin(np.arange(150) / 7)
+    alarm = detect(table, ("default",))["alarm"].to_numpy()
+    assert alarm[-120:].mean() > 0.8 and alarm[: 450 - 180].mean() < 0.2
+
+
+@pytest.mark.parametrize("make", [loads, pump])
+def test_labels_are_not_read(make):
+    table = make()
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 2, len(table))
+    labelled = table.assign(label=noise, label_point=noise[::-1], changepoint=1 - noise, fault="x")
+    models = ("isolation_forest", "default")
+    pd.testing.assert_frame_equal(detect(labelled, models), detect(table, models))
+
+
+@pytest.mark.parametrize("make", [loads, pump])
+def test_nothing_looks_ahead(make):
+    table = make()
+    train, now = int(0.6 * len(table)), int(0.8 * len(table))
+    table["split"] = np.where(np.arange(len(table)) < train, "train", "test")
+    changed = table.copy()
+    channels = [name for name in ("value", "pressure", "flow") if name in table]
+    changed.loc[now:, channels] = changed.loc[now:, channels] * 7 - 3
+    changed.loc[now + 5 : now + 9, channels] = np.nan
+    models = (*TEXTBOOK, "default")
+    first, second = detect(table, models), detect(changed, models)
+    before = (first["timestamp"] < table["timestamp"][now]).to_numpy()
+    np.testing.assert_allclose(second["score"][before], first["score"][before], atol=1e-6)
+    assert not np.allclose(second["score"][~before], first["score"][~before])
+
+
+def test_unit_does_not_matter():
+    table = loads()
+    other = table.assign(value=table["value"] * 1e6)
+    first, second = detect(table), detect(other)
+    np.testing.assert_allclose(first["score"], second["score"], atol=1e-5)
+
+
+def test_same_seed_same_scores():
+    table = pump()
+    pd.testing.assert_frame_equal(detect(table, seed=3), detect(table, seed=3))
+
+
+def test_gaps_are_scored():
+    table = loads()
+    table.loc[700:760, "value"] = np.nan
+    table.loc[100:180, "value"] = np.nan
+    table = table.drop(index=range(900, 930))
+    assert np.isfinite(detect(table)["score"]).all()
+    table = pump()
+    table.loc[200:240, "flow"] = np.nan
+    table.loc[300:, "pressure"] = np.nan
+    assert np.isfinite(detect(table)["score"]).all()
+
+
+@pytest.mark.parametrize("make", [loads, pump])
+def test_constant_series_are_scored(make):
+    table = make()
+    table.loc[:, table.columns[2:]] = 5.0
+    judged = detect(table)
+    assert np.isfinite(judged["score"]).all() and judged["alarm"].mean() < 0.03
+    assert not judged.loc[judged["model"] == "default", "alarm"].any()
+    table.loc[len(table) - 1, table.columns[2]] = 9.0
+    assert detect(table, ("default",))["alarm"].iloc[-1]
+
+
+def test_series_of_different_length_and_kind_in_one_table():
+    table = pd.concat([loads(1750, "a"), loads(2400, "b", 1)], ignore_index=True)
+    counts = detect(table).groupby(["model", "series"]).size()
+    assert (counts[:, "a"] == 1225).all() and (counts[:, "b"] == 1680).all()
+
+
+def test_rows_keep_the_order_of_the_file_also_when_times_repeat():
+    table = pump(300)
+    table.loc[200, "timestamp"] = table.loc[199, "timestamp"]
+    table.loc[200, "flow"] = 900.0
+    judged = detect(table, ("default",))
+    assert (judged["timestamp"].array == table["timestamp"].array[90:]).all()
+    assert judged["score"].iloc[110] > judged["score"].iloc[109]
+    shuffled = table.iloc[np.random.default_rng(0).permutation(300)].reset_index(drop=True)
+    shuffled = shuffled.assign(
+        split=np.where(shuffled["timestamp"] < table["timestamp"][90], "train", "test")
+    )
+    again = detect(shuffled, ("default",))
+    assert (
+        again["timestamp"].array == shuffled.loc[shuffled["split"] == "test", "timestamp"].array
+    ).all()
+
+
+def test_canonical_readings_are_read():
+    table = loads().rename(columns={"series": "meter_id", "value": "consumption"})
+    table["timestamp"] = table["timestamp"].dt.tz_localize("UTC")
+    table["temperature"] = 20.0
+    judged = detect(table, ("default", "vote"))
+    assert judged["series"].unique().tolist() == ["a"]
+    assert str(judged["timestamp"].dt.tz) == "UTC"
+    assert signals(table)[0].channels == ("consumption",)
+
+
+def test_series_that_is_all_training_is_left_out():
+    calm = pump(200, "calm").assign(split="train")
+    table = pump(400)
+    table["split"] = np.where(np.arange(400) < 150, "train", "test")
+    judged = detect(pd.concat([calm, table], ignore_index=True), ("default",))
+    assert judged["series"].unique().tolist() == ["p"]
+    with pytest.raises(DataError, match="nothing to score"):
+        detect(calm)
+
+
+def test_metadata_is_no_channel():
+    table = pump().assign(building_id=7, floor=np.int64(900), missing=0)
+    assert signals(table)[0].channels == ("pressure", "flow")
+    assert signals(table.assign(code=np.arange(400)))[0].channels == ("pressure", "flow", "code")
+
+
+def test_user_mistakes_are_named(tmp_path):
+    with pytest.raises(DataError, match="unknown detector 'magic'"):
+        detect(pump(), ("magic",))
+    with pytest.raises(DataError, match="too few"):
+        detect(pump(30))
+    for table, message in [
+        (pump().drop(columns="timestamp"), "no column 'timestamp'"),
+        (pump()[["series", "timestamp"]].assign(label=1), "no column of numbers"),
+        (pump().iloc[:0], "not one row"),
+        (pump().assign(timestamp="yesterday-ish"), "timestamp"),
+        (pump().assign(timestamp=pd.NaT), "row 1 has no timestamp"),
+    ]:
+        table.to_csv(tmp_path / "table.csv", index=False)
+        with pytest.raises(DataError, match=message) as error:
+            read_series(tmp_path / "table.csv")
+        assert "table.csv" in str(error.value)
+    for name in ("absent.csv", "table.xlsx"):
+        (tmp_path / "table.xlsx").write_text("no")
+        with pytest.raises(DataError, match=name):
+            read_series(tmp_path / name)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"broken\.parquet cannot be read"):
+        read_series(tmp_path / "broken.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_come_back_as_tables(tmp_path, suffix):
+    path, table = tmp_path / f"pump.{suffix}", pump()
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    again = read_series(path)
+    assert (again["timestamp"].array == table["timestamp"].array).all()
+    np.testing.assert_allclose(again["flow"], table["flow"])
+
+
+def test_seasonal_residual_knows_the_hour():
+    load = loads()["value"].to_numpy()
+    night = load.copy()
+    night[1500 - 1500 % 24 + 18] = load.max()  # the highest load at the lowest hour
+    residual = seasonal_residual(night, smooth=1)
+    assert np.nanargmax(residual[700:]) + 700 == 1500 - 1500 % 24 + 18
+    assert np.isnan(seasonal_residual(np.full(10, np.nan))).all()
+
+
+def test_windows_see_only_the_past():
+    signal = signals(pump())[0]
+    rows = window_rows(signal)
+    assert rows.shape == (400, 12)
+    assert rows["flow mean 10"][50] == pytest.approx(signal.values[41:51, 1].mean())
+
+
+def test_autoregression_of_a_line_has_no_residual():
+    fit = np.arange(300) < 100
+    wave = np.sin(np.arange(300) / 9)[:, None] * [1.0, 2.0]
+    assert autoregressive_residual(wave, fit, penalty=1e-9).max() < 50
+    broken = wave.copy()
+    broken[200] += 1
+    residual = autoregressive_residual(broken, fit)
+    assert residual[200:220].min() > residual[:200].max()
+
+
+@pytest.mark.real_data
+def test_default_beats_the_hard_vote_on_labelled_buildings(shared_data):
+    from sklearn.metrics import average_precision_score
+
+    table = read_series(shared_data / "anomaly" / "lead.parquet")
+    judged = detect(table, ("vote", "default"))
+    truth = table[table["split"] == "test"][["series", "timestamp", "label"]]
+    joined = judged.merge(truth, on=["series", "timestamp"])
+    areas = {
+        model: np.mean(
+            [
+                average_precision_score(own["label"], own["score"])
+                for _, own in part.groupby("series")
+            ]
+        )
+        for model, part in joined.groupby("model")
+    }
+    assert areas["default"] > 0.40 and areas["default"] > areas["vote"]
+    alarms = joined[(joined["model"] == "default") & (joined["label"] == 0)]["alarm"]
+    assert alarms.mean() < 0.03
