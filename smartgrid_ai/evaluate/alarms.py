@@ -134,7 +134,9 @@ def _labelled_tiles(scored: pd.Series) -> list[tuple[str, str, str]]:
 def _labelled_sentences(own: pd.DataFrame, scored: pd.Series) -> list[str]:
     faults = fault_runs(own)
     times = scored["auc_pr"] / scored["base_rate"]
-    worth = f"{times:.1f} times the base rate" if times > 1.05 else "**no better than chance**"
+    worth = (
+        f"{number_text(times)} times the base rate" if times > 1.05 else "**no better than chance**"
+    )
     right = (
         f"{percent_text(100 * scored['precision'])} of its flagged hours are faulty"
         if own["alarm"].any()

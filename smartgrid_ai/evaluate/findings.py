@@ -29,13 +29,8 @@ def clock_findings(
         pair.groupby([part, "model"])["error"].mean().unstack() for part in ("hour", "season")
     )
     worst, best = hour[subject].idxmax(), hour[subject].idxmin()
-    ratio = (
-        f", {hour[subject][worst] / hour[subject][best]:.1f} times its quietest hour ({best:02d}:00)"
-        if hour[subject][best] > 0
-        else ""
-    )
     out = [
-        f"The {label_of(subject)} errs most in the hour from {worst:02d}:00 ({power_text(hour[subject][worst])} on average{ratio})."
+        f"The {label_of(subject)} errs most in the hour from {worst:02d}:00 ({power_text(hour[subject][worst])} on average) and least from {best:02d}:00 ({power_text(hour[subject][best])})."
     ]
     if len(season) > 1:
         worst = season[subject].idxmax()
@@ -92,9 +87,10 @@ def importance_findings(
     table = importance.sort_values("increase", ascending=False)
     first, second = table.iloc[0], table.iloc[min(1, len(table) - 1)]
     idle = int((table["increase"] < 0.01).sum())
+    rest = f"{idle} of {len(table)} features change it by less than 1 %: they are not needed, or others tell the same story."
     return [
         f"Shuffling **{first.feature}** raises the error by {percent_text(100 * first.increase)}, {second.feature} by {percent_text(100 * second.increase)}.",
-        f"{idle} of {len(table)} features change it by less than 1 %: they are not needed, or others tell the same story.",
+        rest if idle else f"Each of the {len(table)} features raises it by 1 % or more.",
     ]
 
 
@@ -134,9 +130,16 @@ def worst_day_findings(
     if days.empty:
         return ["No civil day has twelve scored hours."]
     first = days.iloc[0]
-    side = "too high" if first["bias"] > 0 else "too low"
+    lean = first["bias"] / first["mae"]
+    side = (
+        "sometimes too high, sometimes too low"
+        if abs(lean) < 0.5
+        else "mostly too high"
+        if lean > 0
+        else "mostly too low"
+    )
     out = [
-        f"The worst day is {first['day']:%A %d %B %Y}: the forecast misses by {power_text(first['mae'])} on average and is {side} by {power_text(abs(first['bias']))} over the whole day."
+        f"The worst day is {first['day']:%A %d %B %Y}: the forecast misses by {power_text(first['mae'])} on average and is {side}."
     ]
     if place.country:
         out.append(

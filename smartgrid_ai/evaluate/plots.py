@@ -217,25 +217,25 @@ def plot_calibration(
     forecasts: pd.DataFrame,  # tidy forecasts with quantile columns
     models: list[str],  # drawn in this order
 ) -> "Figure":
-    "Stated quantile against the share of observations that fell below it."
-    figure, axes = page_figure(3.2)
-    axes.plot([0, 100], [0, 100], color=LINE, lw=1.2, label="as promised")
+    "How far the share of observations below each stated quantile is from what was stated."
+    figure, axes = page_figure(2.8)
+    axes.axhspan(-2, 2, color="#eaeef2", lw=0, label="within 2 points of the promise")
+    axes.axhline(0, color=SOFT, lw=0.8)
+    furthest = 4.0
     for model in models:
         shares = reliability(forecasts[forecasts["model"] == model])
+        gap = 100 * (shares - shares.index)
+        furthest = max(furthest, 1.2 * gap.abs().max())
         axes.plot(
             100 * shares.index,
-            100 * shares,
+            gap,
             color=COLOURS.get(model, SOFT),
             marker="o",
             ms=4,
             label=label_of(model),
         )
-    axes.set(
-        xlabel="stated quantile [%]",
-        ylabel="observations below it [%]",
-        xlim=(0, 100),
-        ylim=(0, 100),
-    )
+    axes.set(xlabel="stated quantile [%]", xlim=(0, 100), ylim=(-furthest, furthest))
+    axes.set_ylabel("observations below it,\nminus stated [points]")
     legend_above(axes, 6)
     return figure
 

@@ -36,7 +36,7 @@ COLOURS = {
     "default": BLUE, "vote": ORANGE, "isolation_forest": GREEN, "one_class_svm": PURPLE, "autoencoder": SKY,
 }  # fmt: skip
 LABELS = {
-    "moe": "mixture", "baseline": "tree baseline", "persistence": "last hour", "seasonal_naive": "same hour last week",
+    "moe": "mixture", "baseline": "tree baseline", "persistence": "persistence forecast", "seasonal_naive": "seasonal naive forecast",
     "gru": "GRU", "cnn_lstm": "CNN-LSTM", "transformer": "Transformer", "attention": "Attention",
     "default": "default detector", "vote": "majority vote", "isolation_forest": "isolation forest",
     "one_class_svm": "one-class SVM", "autoencoder": "autoencoder",
