@@ -63,7 +63,9 @@ def _typed(readings: pd.DataFrame) -> tuple[pd.DataFrame, list]:
     problems, frame = [], readings.copy(deep=False)
     where = frame[["meter_id", "timestamp"]]
     if not isinstance(frame["timestamp"].dtype, pd.DatetimeTZDtype):
-        stamps = pd.to_datetime(frame["timestamp"], utc=True, errors="coerce")
+        is_text = not pd.api.types.is_datetime64_any_dtype(frame["timestamp"])
+        form = {"format": "ISO8601"} if is_text else {}
+        stamps = pd.to_datetime(frame["timestamp"], utc=True, errors="coerce", **form)
         problems.append(("type", "timestamp", where))
         frame["timestamp"] = stamps
     frame["timestamp"] = frame["timestamp"].astype(TIMESTAMP)
@@ -91,6 +93,8 @@ def in_order(
     if timeless.any() and not any(column == "timestamp" for _, column, _ in problems):
         problems.append(("type", "timestamp", frame[timeless]))
     frame = frame[~timeless]
+    if len(frame) == 0:
+        raise DataError("no row has both a meter and a readable timestamp")
     codes, meters = pd.factorize(frame["meter_id"].astype("str"), sort=True)
     stamps = pd.DatetimeIndex(frame["timestamp"]).asi8
     backwards = np.r_[False, (np.diff(codes) == 0) & (np.diff(stamps) < 0)]
@@ -139,11 +143,14 @@ def _outage(table: ReadingsTable, load: np.ndarray, limits: Limits) -> np.ndarra
 
 
 def _jump(table: ReadingsTable, load: np.ndarray, limits: Limits) -> np.ndarray:
-    step = np.where(table.follows, np.diff(load, prepend=np.nan), np.nan)
+    finite = np.where(np.isfinite(load), load, np.nan)
+    step = np.where(table.follows, np.diff(finite, prepend=np.nan), np.nan)
     usual = _quantile(table, np.abs(step), 0.95)
     after = np.r_[step[1:], np.nan]
     limit = np.where(usual > 0, limits.jump * usual, np.inf)
-    return (np.minimum(np.abs(step), np.abs(after)) > limit) & (step * after < 0)
+    leap = np.minimum(np.abs(step), np.abs(after))
+    comes_back = (step * after < 0) & (np.abs(step + after) < leap / 2)
+    return (leap > limit) & comes_back
 
 # %% ../../nbs/08_data.rules.ipynb #b180bb59
 def slip_factor(

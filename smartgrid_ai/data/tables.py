@@ -261,7 +261,7 @@ def _load_csv(path: Path, columns: Mapping[str, str]) -> RawTable:
     as_text = {found[name] for name in ("meter_id", "timestamp") if name in found}
     as_text |= {name for name in needed if name.lower() in ("date", "time")}
     as_text = dict.fromkeys(as_text, "str")
-    frame = _read_text(path, dtype=as_text, float_precision="round_trip", **style)
+    frame = _read_text(path, dtype=as_text, **style)
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"{path}: rows have more fields than the header ({', '.join(names)})")
     frame = frame[needed]
@@ -323,11 +323,11 @@ def write_table(
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".parquet":
             frame.to_parquet(partial, index=False, compression="zstd")
+        elif suffix == ".csv.gz":  # without name and time inside: same table, same bytes
+            with open(partial, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as squeezed:
+                frame.to_csv(squeezed, index=False, mode="wb")
         else:
-            squeeze = (
-                {"method": "gzip", "mtime": 0, "compresslevel": 6} if suffix == ".csv.gz" else None
-            )
-            frame.to_csv(partial, index=False, compression=squeeze)
+            frame.to_csv(partial, index=False)
         os.replace(partial, path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
