@@ -185,12 +185,12 @@ def _execute(path: Path, parameters: dict, progress: bool) -> tuple["NotebookNod
 
 
 def _locate(notebook: "NotebookNode", path: Path, kind: str, message: str) -> Failure:
-    "The cell that failed: papermill marks it; its code is to be seen on the page."
+    "The cell marked as failed, else the last that ran (the kernel died); its code is to be seen on the page."
     states = [c.metadata.get("papermill", {}).get("status") for c in notebook.cells]
     index = (
         states.index("failed")
         if "failed" in states
-        else max((n for n, s in enumerate(states) if s == "running"), default=0)
+        else max((n for n, s in enumerate(states) if s not in (None, "pending")), default=0)
     )
     tags = notebook.cells[index].metadata.get("tags", [])
     notebook.cells[index].metadata["tags"] = [
