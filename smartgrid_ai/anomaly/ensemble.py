@@ -17,12 +17,12 @@ import pandas as pd
 
 from .calibration import TailCalibration, unit_score
 from smartgrid_ai.anomaly.detectors import (
-    POWER_FEATURES,
     IsolationForestDetector,
     OneClassSVMDetector,
     RowScaler,
 )
-from ..features import CALENDAR_NAMES, FEATURE_NAMES
+from .explanation import contributions, sentence
+from ..features import FEATURE_NAMES
 from ..readings import DataError, ModelError
 
 # %% ../../nbs/43_anomaly.ensemble.ipynb #503380c6
@@ -173,15 +173,18 @@ class AnomalyEnsemble:
         It is a cheap attribution of strangeness, not of cause. The calendar is given, not measured, and
         takes no blame; neither does a missing value.
         """
-        return _contributions(self, np.asarray(rows, dtype=np.float64), top)
+        scaled, autoencoder = self.scaler.transform(rows), self.detectors["autoencoder"]
+        copies = autoencoder.copies(scaled) if len(scaled) else scaled
+        expected = self.scaler.inverse(copies, rows)
+        return contributions(self.feature_names, rows, expected, (copies - scaled, scaled), top)
 
     def sentence(
         self,
         judgement: pd.Series | dict,  # one row of `score_rows`
-        contributions: list[dict],  # the same row's entry of `explain`
+        listed: list[dict],  # the same row's entry of `explain`
     ) -> str:
         "One plain sentence about one row."
-        return _sentence(judgement, contributions)
+        return sentence(judgement, listed)
 
     def save(
         self,
@@ -189,59 +192,6 @@ class AnomalyEnsemble:
     ) -> None:
         "Write config.json, detectors.skops and ensemble.safetensors; no pickle."
         _save(self, Path(folder))
-
-# %% ../../nbs/43_anomaly.ensemble.ipynb #bb9c1e59
-def _contributions(
-    ensemble: AnomalyEnsemble, rows: np.ndarray, top: int | None
-) -> list[list[dict]]:
-    names = np.array(ensemble.feature_names)
-    scaled = ensemble.scaler.transform(rows)
-    copies = ensemble.detectors["autoencoder"].copies(scaled) if len(rows) else scaled
-    expected = ensemble.scaler.inverse(copies, rows)
-    blamed = np.isfinite(rows) & ~np.isin(names, CALENDAR_NAMES)
-    shares = np.zeros_like(scaled)
-    for strangeness in (np.square(copies - scaled), np.square(scaled)):
-        strangeness = np.where(blamed, strangeness + 1e-12, 0.0)
-        shares += strangeness / np.maximum(strangeness.sum(axis=1, keepdims=True), 1e-300) / 2
-    listed = []
-    for value, usual, share in zip(rows, expected, shares):
-        order = [i for i in np.argsort(-share, kind="stable") if share[i] > 0][:top]
-        listed.append(
-            [
-                {
-                    "feature": str(names[i]),
-                    "value": float(value[i]),
-                    "expected": float(usual[i]),
-                    "share": float(share[i]),
-                }
-                for i in order
-            ]
-        )
-    return listed
-
-# %% ../../nbs/43_anomaly.ensemble.ipynb #1ce2ae9a
-def _quantity(feature: str, value: float) -> str:
-    unit = " W/h" if feature == "trend" else " W" if feature in POWER_FEATURES else ""
-    return f"{value:,.3g}{unit}" if abs(value) < 1000 else f"{value:,.0f}{unit}"
-
-
-def _sentence(judgement: pd.Series | dict, contributions: list[dict]) -> str:
-    objecting = sum(judgement[f"vote_{name}"] == -1 for name in DETECTOR_NAMES)
-    detectors = (
-        "1 of 3 detectors objects" if objecting == 1 else f"{objecting} of 3 detectors object"
-    )
-    verdict = "Anomaly" if judgement["is_anomaly"] else "Normal"
-    text = f"{verdict}: {detectors}, score {judgement['score']:.2f} (alarm at 0.50)."
-    if not contributions:
-        return text
-    first, *others = contributions[:3]
-    name = first["feature"]
-    text += (
-        f" Most unusual is {name}, {_quantity(name, first['value'])} where about "
-        f"{_quantity(name, first['expected'])} would be usual ({first['share']:.0%} of the score)"
-    )
-    then = " and ".join(f"{other['feature']} ({other['share']:.0%})" for other in others)
-    return text + (f", then {then}." if then else ".")
 
 # %% ../../nbs/43_anomaly.ensemble.ipynb #67574089
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
