@@ -207,6 +207,19 @@ def test_index_of_timestamps_in_parquet(tmp_path):
     assert str(read["timestamp"][0]) == "2013-12-31 23:00:00+00:00"
 
 
+def test_a_foreign_column_of_our_name_is_not_used(csv):
+    path = csv("time,W,quality,expected", "2014-01-01 00:00,1,good,maybe")
+    read = read_readings(path)
+    assert list(read) == ["meter_id", "timestamp", "consumption"]
+    assert {"columns not used: quality", "columns not used: expected"} <= set(read.attrs["notes"])
+
+
+def test_stamps_off_the_hour_fall_into_it(csv):
+    read = read_readings(csv("time,W", "2014-01-01 00:30,1", "2014-01-01 01:30,2"))
+    assert [stamp.hour for stamp in read["timestamp"]] == [0, 1]
+    assert "stamps off the full hour" in " ".join(read.attrs["notes"])
+
+
 def test_fahrenheit(csv):
     read = read_readings(csv("time,W,temp_F", "2014-01-01 00:00,1,50"))
     assert read["temperature"][0] == pytest.approx(10) and "°C" in " ".join(read.attrs["notes"])
@@ -266,6 +279,8 @@ def test_ways_to_write_a_stamp(csv, stamp, instant):
 def test_day_or_month_first_is_seen_from_the_column():
     months = pd.Series([f"{month}/01/2014 00:00" for month in range(1, 13)])
     days = pd.Series([f"{day}/01/2014 00:00" for day in range(1, 13)])
+    seconds = pd.Series([f"01/{day:02}/2014 00:00:00.000" for day in range(1, 5)])
+    assert parse_timestamps(seconds)[0].is_monotonic_increasing
     hours = pd.Series([f"03/04/2014 {hour}:00" for hour in range(24)] + ["04/04/2014 0:00"])
     for text in (months, days):
         stamps, notes = parse_timestamps(text)

@@ -42,7 +42,7 @@ def _numbers(file: RawTable, name: str) -> np.ndarray:  # (rows,), float64
         )
     return numbers.to_numpy()
 
-
+# %% ../../nbs/12_data.sources.ipynb #baf456b7
 def _meters(file: RawTable) -> tuple[np.ndarray, np.ndarray]:  # code per row, sorted names
     "Which meter each row belongs to; without such a column the file is one meter."
     name = file.found.get("meter_id")
@@ -197,9 +197,7 @@ def _to_hours(
     starts = np.r_[True, (np.diff(codes) != 0) | (np.diff(hours) != 0)]
     extras = [name for name in EXTRAS if name in table]
     if (steps < HOUR_US).any() or not starts.all() or (instants % HOUR_US).any():
-        file.notes.append(
-            f"steps of {', '.join(sorted({_minutes(each) for each in steps}))} averaged to hours"
-        )
+        file.notes.append(_averaging(steps))
         values = _hourly_means(np.cumsum(starts) - 1, HOUR_US / steps[codes[starts]], values)
         file.notes += [f"columns not used: {', '.join(extras)}"] if extras else []
     else:
@@ -215,10 +213,51 @@ def _to_hours(
     return readings.astype({"fault": "str"}) if "fault" in readings else readings
 
 
-def _minutes(microseconds: int) -> str:
-    return f"{microseconds / 60_000_000:g} min"
+def _averaging(steps: np.ndarray) -> str:
+    "What was done to rows that are no full hours."
+    if (steps == HOUR_US).all():
+        return "stamps off the full hour were counted to the hour they fall into"
+    lengths = sorted({int(step) for step in steps})
+    return (
+        f"steps of {', '.join(f'{step / 60_000_000:g} min' for step in lengths)} averaged to hours"
+    )
 
-# %% ../../nbs/12_data.sources.ipynb #5a0bca8a
+# %% ../../nbs/12_data.sources.ipynb #bd845697
+def _fahrenheit_to_celsius(file: RawTable, table: pd.DataFrame) -> None:
+    "A temperature column whose name ends in F is converted, and a note says so."
+    name = file.found.get("temperature", "")
+    if re.search(r"(?:[_\s\[(°]|deg)(?:f|fahrenheit)[\])]?$", name.lower()):
+        table["temperature"] = (table["temperature"] - 32) / 1.8
+        file.notes.append(f"{name!r} converted from °F to °C")
+
+# %% ../../nbs/12_data.sources.ipynb #0bb0a044
+OWN = {
+    "fault": pd.api.types.is_string_dtype,
+    "expected": pd.api.types.is_float_dtype,
+    "quality": pd.api.types.is_integer_dtype,
+}
+
+
+def _rows_in_order(file: RawTable, codes: np.ndarray, instants: pd.Series) -> pd.DataFrame:
+    "Code of the meter, instant in µs and the values of every row that has an instant, sorted."
+    exists = instants.notna().to_numpy()
+    if not exists.any():
+        raise DataError(f"{file.name}: no stamp is a time that this clock ever shows")
+    rows = pd.DataFrame({"code": codes, "instant": pd.DatetimeIndex(instants).as_unit("us").asi8})
+    for name in ("consumption", *COVARIATES):
+        if name in file.found:
+            rows[name] = _numbers(file, file.found[name])
+    _fahrenheit_to_celsius(file, rows)
+    for name in EXTRAS:
+        if name in file.frame and OWN[name](file.frame[name]):
+            rows[name] = file.frame[name].to_numpy()
+        elif name in file.frame:
+            file.notes.append(f"columns not used: {name}")
+    order = np.lexsort((rows["instant"], rows["code"]))
+    in_order = (np.diff(order) == 1).all() and exists.all()
+    return rows if in_order else rows.iloc[order[exists[order]]]
+
+# %% ../../nbs/12_data.sources.ipynb #e548f19a
 def read_readings(
     path: str | Path,  # .csv, .csv.gz or .parquet
     *,
@@ -241,32 +280,7 @@ def read_readings(
     file = load_table(Path(path), columns or {})
     told = _unit(file, unit)
     codes, meters = _meters(file)
-    table = pd.DataFrame({"code": codes})
-    instants = _instants(file, codes, clock, timezone)
-    exists = instants.notna().to_numpy()
-    table["instant"] = pd.DatetimeIndex(instants).as_unit("us").asi8
-    for name in ("consumption", *COVARIATES):
-        if name in file.found:
-            table[name] = _numbers(file, file.found[name])
-    _fahrenheit_to_celsius(file, table)
-    for name in EXTRAS:
-        if name in file.frame:
-            table[name] = (
-                file.frame[name].to_numpy() if name != "expected" else _numbers(file, name)
-            )
-    table = table[exists]
-    order = np.lexsort((table["instant"], table["code"]))
-    if (np.diff(order) != 1).any():
-        table = table.iloc[order]
-    table = _without_twins(file, table, meters)
-    readings = _to_hours(file, table, meters, told, step)
+    rows = _rows_in_order(file, codes, _instants(file, codes, clock, timezone))
+    readings = _to_hours(file, _without_twins(file, rows, meters), meters, told, step)
     readings.attrs["notes"] = file.notes
     return readings
-
-# %% ../../nbs/12_data.sources.ipynb #bd845697
-def _fahrenheit_to_celsius(file: RawTable, table: pd.DataFrame) -> None:
-    "A temperature column whose name ends in F is converted, and a note says so."
-    name = file.found.get("temperature", "")
-    if re.search(r"(?:[_\s\[(°]|deg)(?:f|fahrenheit)[\])]?$", name.lower()):
-        table["temperature"] = (table["temperature"] - 32) / 1.8
-        file.notes.append(f"{name!r} converted from °F to °C")

@@ -24,7 +24,7 @@ def _day_comes_first(text: pd.Series) -> tuple[bool, str]:
     first, second = numbers[0].max(), numbers[1].max()
     if first > 12 or second > 12:
         return bool(first > 12), ""
-    if text.str.contains(".", regex=False).all():
+    if text.str.match(r"\d{1,2}\.").all():
         return True, ""
     unrest = []
     for day_first in (True, False):
