@@ -242,7 +242,7 @@ class ReportResult:
     path: Path  # the page, also when it failed
     name: str
     title: str
-    verdict: str  # the first sentences of the page, "" when it did not get that far
+    verdict: str  # the first sentences of the page; what went wrong when it failed
     failed: bool
     error: str | None  # notebook, cell and reason
 
@@ -269,13 +269,11 @@ def run_report(
     if failure:
         print(f"report {name} failed: {failure}", file=sys.stderr, flush=True)
     body = _body(notebook)
-    title = _text_of(r"<h1[^>]*>(.*?)</h1>", body) or name
+    title = _text_of(r"<h1[^>]*>(.*?)</h1>", body) or str(parameters.get("title", name))
     verdict = _text_of(r'<p class="verdict">(.*?)</p>', body)
     if failure:
-        body = (
-            f'<div class="failure"><span class="failed">This report failed.</span> {escape(str(failure))}</div>'
-            + body
-        )
+        verdict, heading = str(failure), "" if "<h1" in body else f"<h1>{escape(title)}</h1>"
+        body = f'<div class="failure"><span class="failed">This report failed.</span> {escape(verdict)}</div>{heading}{body}'
     made = datetime.now(UTC)
     page = page_html(
         body,

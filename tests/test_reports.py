@@ -142,7 +142,7 @@ def test_a_failing_notebook_leaves_a_page_marked_failed(tmp_path, capsys):
     result = reports.run_report(
         "train", {"forecasts": "nowhere.parquet", "metrics": "nowhere.json"}, tmp_path
     )
-    assert result.failed and "nowhere.json" in result.error and "cell 4" in result.error
+    assert result.failed and "nowhere.json" in result.error and "cell 5" in result.error
     printed = capsys.readouterr().err
     assert (
         "train.ipynb" in printed
@@ -150,7 +150,7 @@ def test_a_failing_notebook_leaves_a_page_marked_failed(tmp_path, capsys):
         and "report train: Training report" in printed
     )
     text = result.path.read_text()
-    assert "This report failed" in text and "read_forecast_artefacts" in text
+    assert "This report failed" in text and "read_forecast_artefacts" in text and "<h1>train</h1>" in text
     assert [entry["state"] for entry in list_reports(tmp_path)] == ["failed"]
     assert ">failed<" in (tmp_path / "index.html").read_text()
 

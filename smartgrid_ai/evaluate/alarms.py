@@ -230,7 +230,8 @@ def explain_runs(
     "The features that made the largest score of each run, with their value and what was expected."
     if contributions is None or contributions.empty:
         return ["–"] * len(runs)
-    groups = dict(tuple(contributions.groupby(["series", "timestamp"])))
+    wanted = runs[["series", "at"]].rename(columns={"at": "timestamp"})
+    groups = dict(tuple(contributions.merge(wanted).groupby(["series", "timestamp"])))
     texts = []
     for run in runs.itertuples():
         rows = groups.get((run.series, run.at))
