@@ -10,31 +10,28 @@ __all__ = ['FORECAST_COLUMNS', 'SCORE_COLUMNS', 'describe_run', 'provenance_tabl
 # %% ../nbs/80_artefacts.ipynb #c45aa7e3
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
+from .data.tables import write_table
 from .provenance import describe_data, git_revision, package_versions, plain
 from .readings import DataError, Place, watts_per
 
 # %% ../nbs/80_artefacts.ipynb #1263ff1c
 def _write(path: Path, frame_or_facts: pd.DataFrame | dict) -> str:
+    if isinstance(frame_or_facts, pd.DataFrame):
+        return str(write_table(frame_or_facts, path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        if isinstance(frame_or_facts, pd.DataFrame):
-            frame_or_facts.to_parquet(temporary, index=False)
-        else:
-            text = json.dumps(plain(frame_or_facts), indent=1, ensure_ascii=False, allow_nan=False)
-            Path(temporary).write_text(text + "\n", encoding="utf-8")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        text = json.dumps(plain(frame_or_facts), indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return str(path)
 
 

@@ -10,7 +10,7 @@ __all__ = ['join_readings', 'subject_detector', 'alarm_runs', 'fault_runs', 'ala
 import pandas as pd
 
 from .metrics import detector_metrics, events
-from .style import label_of, number_text, percent_text, power_text
+from .style import label_of, number_text, percent_text, power_texts
 from .verdict import Verdict
 from ..readings import DataError, Place
 
@@ -254,15 +254,18 @@ def run_table(
     "Runs as a reader wants them: meter, civil time, length, load and score."
     load = rows.set_index(["series", "timestamp"])["consumption"]
     load = load[~load.index.duplicated()]
+    level = power_texts(
+        pd.Series(
+            [load.get((r.series, r.at), float("nan")) for r in runs.itertuples()], dtype=float
+        )
+    )
     when = runs["at"].dt.tz_convert(place.timezone).dt.strftime("%a %d %b %Y %H:%M")
     return pd.DataFrame(
         {
             "meter": runs["series"],
             "when": when,
             "hours": runs["hours"],
-            "load": [
-                power_text(load.get((r.series, r.at), float("nan"))) for r in runs.itertuples()
-            ],
+            "load": level.to_numpy(),
             "score": [f"{score:.3f}" for score in runs["score"]],
         }
     )

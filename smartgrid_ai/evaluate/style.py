@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['INK', 'SOFT', 'LINE', 'BLUE', 'ORANGE', 'GREEN', 'VERMILION', 'PURPLE', 'SKY', 'COLOURS', 'LABELS', 'SEASONS',
            'STYLE', 'WIDTH', 'POWER_UNITS', 'in_house_style', 'page_figure', 'legend_above', 'label_of', 'figure_svg',
-           'figure_html', 'power_unit', 'civil_parts', 'clock_axis', 'power_text', 'number_text', 'percent_text',
-           'tiles_html', 'table_html', 'sentences_html']
+           'figure_html', 'power_unit', 'civil_parts', 'clock_axis', 'power_text', 'power_texts', 'number_text',
+           'percent_text', 'tiles_html', 'table_html', 'sentences_html']
 
 # %% ../../nbs/50_evaluate.style.ipynb #425bbfb5
 import re
@@ -153,6 +153,16 @@ def power_text(
         return "–"
     unit, factor = power_unit(watts)
     return f"{number_text(watts / factor)} {unit}"
+
+
+def power_texts(
+    watts: pd.Series,  # W
+) -> pd.Series:  # of str
+    "The powers of one column, all in the unit that suits their median, so that they compare at a glance."
+    unit, factor = power_unit(watts.abs().median())
+    return (watts / factor).map(
+        lambda value: f"{number_text(value)} {unit}" if np.isfinite(value) else "–"
+    )
 
 
 def number_text(
