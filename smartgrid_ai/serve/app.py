@@ -249,8 +249,10 @@ def serve(
         server.run()
     except KeyboardInterrupt:
         return 0
-    except (OSError, EOFError, RuntimeError) as error:
-        server.failure = f"the service cannot go on: {error}"
+    except (OSError, EOFError) as error:
+        server.failure = f"the manager process died ({error!r}); the service ends"
+    except RuntimeError:
+        server.failure = "a worker could not load the models; its error stands above"
     if server.failure:
         log.critical(server.failure)
     return 1 if server.failure else 0

@@ -104,11 +104,12 @@ class Predictor:
     def warm_up(self) -> None:
         "Judge and forecast one row, so that what is compiled or cached on first use is ready."
         rows = np.array([EXAMPLE_FEATURES])
-        if ANOMALY in self.registry.names():
+        if self.registry.active(ANOMALY):
             hours = np.datetime64("2024-01-01", "us") + np.arange(LONGEST) * np.timedelta64(1, "h")
             self.judge_readings(hours, np.full(LONGEST, 500.0))
-        for bundle in {"moe", "baseline"}.intersection(self.registry.names()):
-            self.forecast(rows, bundle)
+        for bundle in ("moe", "baseline"):
+            if self.registry.active(bundle):
+                self.forecast(rows, bundle)
 
     def loaded(self) -> list[str]:
         "Models in memory, such as `moe 1.2.0`."
@@ -116,7 +117,7 @@ class Predictor:
 
     def default_model(self) -> str:
         "The mixture where there is one, else the tree baseline."
-        return "moe" if "moe" in self.registry.names() else "baseline"
+        return "moe" if self.registry.active("moe") else "baseline"
 
     def _get(self, name: str, version: str) -> tuple[Bundle, object]:
         try:
@@ -142,6 +143,10 @@ class Predictor:
         model = model or self.default_model()
         self._check_model(model)
         bundle, forecaster = self._get(BUNDLE_OF[model], version)
+        if model not in forecaster.models:
+            raise UnknownModel(
+                f"no {model!r} in this bundle; it has: {', '.join(forecaster.models)}"
+            )
         used = {"model_used": model, "model_version": bundle.version}
         if len(rows) == 0:
             return used | {"prediction": [], "confidence": []}

@@ -180,6 +180,8 @@ _MESSAGES = {
     "finite_number": "must be finite",
     "float_type": "must be a number",
     "tuple_type": "must be a list of 31 numbers",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
     "missing": "is needed",
     "extra_forbidden": "is no known field",
     "multiple_of": "must be a whole number",
