@@ -424,6 +424,11 @@ def test_openapi_names_every_code_and_resolves_its_references(client):
     wanted = {"/health", "/predict/single", "/predict/batch", "/anomaly-detect", "/models"}
     assert wanted | {"/models/{name}"} <= set(schema["paths"])
     assert all(code in schema["info"]["description"] for code in KINDS)
+    for path, body in schema["paths"].items():
+        if "post" in body:
+            reference = body["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            example = schema["components"]["schemas"][reference.split("/")[-1]]["examples"][0]
+            assert client.post(path, example).status_code == 200, "what *try it out* sends"
     for reference in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(schema)):
         assert reference in schema["components"]["schemas"]
 

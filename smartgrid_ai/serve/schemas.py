@@ -76,6 +76,11 @@ Features = Annotated[
 ]
 
 # %% ../../nbs/71_serve.schemas.ipynb #dd3a3324
+def _example(**fields: object) -> ConfigDict:
+    "What the documentation's *try it out* sends."
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class Strict(BaseModel):
     "A request: unknown fields are refused."
 
@@ -97,6 +102,7 @@ ModelVersion = Annotated[
 class Sample(Strict):
     "One hour of one meter."
 
+    model_config = _example(features=EXAMPLE_FEATURES)
     features: Features
 
 
@@ -110,6 +116,7 @@ class SingleRequest(Sample):
 class BatchRequest(Strict):
     "Many hours to forecast with one model."
 
+    model_config = _example(samples=[{"features": EXAMPLE_FEATURES}])
     samples: Annotated[
         list[Any],
         Field(min_length=1),
@@ -152,6 +159,7 @@ class Reading(Strict):
 class AnomalyRequest(Strict):
     "Either the 31 features of an hour, or readings, of which the last hour is judged."
 
+    model_config = _example(features=EXAMPLE_FEATURES)
     features: Features | None = None
     readings: list[Reading] | None = None
     timezone: str | None = Field(None, max_length=64, examples=["Australia/Melbourne"])
