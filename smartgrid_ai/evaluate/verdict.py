@@ -14,7 +14,7 @@ import pandas as pd
 
 from .metrics import SMALL, common_hours
 from .style import label_of, number_text, percent_text, power_text
-from ..readings import DataError
+from ..readings import DataError, Place
 
 # %% ../../nbs/54_evaluate.verdict.ipynb #b94bb983
 BASELINES = ("persistence", "seasonal_naive", "baseline")
@@ -97,6 +97,7 @@ def forecast_verdict(
     metrics: pd.DataFrame,  # one row per model, as `forecast_metrics` makes it
     floor: dict | None = None,  # smallest WAPE possible, see `floor_finding`; None = not known
     metric: str | None = None,  # "mape" or "wape"; None = chosen by the load
+    place: Place | None = None,  # whose calendar names the span; None = UTC
 ) -> Verdict:
     "The subject against the best baseline, its best expert and, where known, the floor."
     metric = metric or headline_metric(forecasts)
@@ -105,7 +106,10 @@ def forecast_verdict(
     rows = metrics.set_index("model")
     mine, theirs = rows.loc[subject], rows.loc[rival]
     value, low, high = skill(forecasts, subject, rival, metric)
-    span = forecasts["timestamp"].min(), forecasts["timestamp"].max()
+    span = [
+        time.tz_convert(place.timezone if place else "UTC")
+        for time in (forecasts["timestamp"].min(), forecasts["timestamp"].max())
+    ]
     tiles = [
         (
             f"{label_of(subject)}, {metric.upper()}",
