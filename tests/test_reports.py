@@ -150,7 +150,11 @@ def test_a_failing_notebook_leaves_a_page_marked_failed(tmp_path, capsys):
         and "report train: Training report" in printed
     )
     text = result.path.read_text()
-    assert "This report failed" in text and "read_forecast_artefacts" in text and "<h1>train</h1>" in text
+    assert (
+        "This report failed" in text
+        and "read_forecast_artefacts" in text
+        and "<h1>train</h1>" in text
+    )
     assert [entry["state"] for entry in list_reports(tmp_path)] == ["failed"]
     assert ">failed<" in (tmp_path / "index.html").read_text()
 
