@@ -257,14 +257,12 @@ def _append_hours(grid: pd.DataFrame, ahead: int) -> pd.DataFrame:
     if ahead == 0:
         return grid
     last = grid.groupby("meter_id", sort=False)["timestamp"].max()
-    steps = pd.to_timedelta(np.tile(np.arange(1, ahead + 1), len(last)), unit="h")
-    later = {
-        "meter_id": last.index.repeat(ahead),
-        "timestamp": last.repeat(ahead).to_numpy() + steps,
-    }
-    later = pd.DataFrame(later).astype({"timestamp": grid["timestamp"].dtype})
+    later = last.repeat(ahead).rename("timestamp").reset_index()
+    later["timestamp"] += pd.to_timedelta(np.tile(np.arange(1, ahead + 1), len(last)), unit="h")
     order = pd.Series(np.arange(len(last)), index=last.index)
-    both = pd.concat([grid, later], ignore_index=True)
+    both = pd.concat(
+        [grid, later.astype({"timestamp": grid["timestamp"].dtype})], ignore_index=True
+    )
     return both.iloc[np.lexsort([both["timestamp"], both["meter_id"].map(order)])].reset_index(
         drop=True
     )

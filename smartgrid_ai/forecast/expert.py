@@ -222,8 +222,7 @@ def _without_chatter():
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore",
-            message=".*num_workers.*|.*checkpoint directory.*|.*does not have many workers.*",
+            "ignore", message=".*num_workers.*|.*checkpoint directory.*|.*workers.*|.*LeafSpec.*"
         )
         for logger in loggers:
             logger.setLevel(logging.ERROR)
