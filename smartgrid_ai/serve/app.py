@@ -161,7 +161,6 @@ class Server(LitServer):
     def stop(self) -> None:
         "Let requests in flight finish, then end; returns at once."
         self.stopping.set()
-        # a thread of its own: the main thread is waiting on the same manager connection
         threading.Thread(target=self._shutdown_event.set, daemon=True).start()
 
     def _start_server(self, *arguments: Any, **options: Any) -> dict:
