@@ -59,9 +59,9 @@ def civil_calendar(
     month = civil.month.to_numpy()
     season = (month % 12 // 3 + 2 * place.is_southern) % 4
     columns = {
-        "hour": civil.hour, "day_of_week": civil.dayofweek, "month": month, "quarter": civil.quarter,
-        "is_weekend": civil.dayofweek >= 5, "is_holiday": holiday[1], "season": season,
-        "day_of_year": civil.dayofyear - 1,
+        "hour": civil.hour, "day_of_week": civil.day_of_week, "month": month, "quarter": civil.quarter,
+        "is_weekend": civil.day_of_week >= 5, "is_holiday": holiday[1], "season": season,
+        "day_of_year": civil.day_of_year - 1,
         "holiday_yesterday": holiday[0], "holiday_tomorrow": holiday[2], "civil_day": day,
     }  # fmt: skip
     return pd.DataFrame({name: np.asarray(values, dtype=float) for name, values in columns.items()})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Split', 'chronological_split', 'parse_instant', 'SequenceTable', 'chunk_starts', 'ChunkBatches', 'covering_chunks',
-           'SequenceData']
+           'steps_per_epoch', 'SequenceData']
 
 # %% ../nbs/23_windows.ipynb #2cd83a38
 from collections.abc import Iterator
@@ -187,12 +187,13 @@ def covering_chunks(
     wanted: np.ndarray,  # (rows,) bool: rows that need a forecast
     bounds: np.ndarray,  # (meters + 1,)
     hours: int,  # length of a chunk
-    context: int,  # hours of context before the ones that count
+    context: int,  # hours of context before the ones that count, at most half a chunk
 ) -> list[
     tuple[np.ndarray, np.ndarray]
 ]:  # per length: (chunks, length) row indices, and which of them count
     "Chunks that cover each wanted row once, grouped by length so that each group is one tensor."
     groups: dict[int, list] = {}
+    context = min(context, hours // 2)
     for start, end in zip(bounds[:-1], bounds[1:]):
         rows = np.flatnonzero(wanted[start:end]) + start
         covered = -1
@@ -206,6 +207,14 @@ def covering_chunks(
     return [tuple(np.stack(part) for part in zip(*chunks)) for _, chunks in sorted(groups.items())]
 
 # %% ../nbs/23_windows.ipynb #8c90e9f1
+def steps_per_epoch(
+    rows: int,  # training rows
+    rows_per_step: int,  # chunks per step times hours per chunk
+) -> int:
+    "Optimisation steps in one epoch, 50 to 100."
+    return min(max(rows // rows_per_step, 50), 100)
+
+# %% ../nbs/23_windows.ipynb #4846eac6
 class SequenceData(LightningDataModule):
     "Random chunks for training, covering chunks for validation, both slices of one tensor."
 
@@ -217,15 +226,16 @@ class SequenceData(LightningDataModule):
         covariates: slice,  # columns of the covariates
         hours: int = 192,  # chunk
         context: int = 48,  # context of a validation chunk
-        batch: int = 32,  # chunks per step
-        batches: int = 25,  # steps per epoch
+        batch: int = 16,  # chunks per step
+        batches: int | None = None,  # steps per epoch; None = `steps_per_epoch`
         covariate_dropout: float = 0.1,
         burn_in: int = 24,
         seed: int = 0,
     ):
         super().__init__()
         self.table, self.train, self.validation, self.seed = table, train, validation, seed
-        self.hours, self.context, self.batch, self.batches = hours, context, batch, batches
+        self.hours, self.context, self.batch = hours, context, batch
+        self.batches = batches or steps_per_epoch(int(train.sum()), batch * hours)
         self.covariates, self.covariate_dropout, self.burn_in = (
             covariates,
             covariate_dropout,

@@ -95,7 +95,7 @@ def backtest(
     horizon: int = 1,  # hours ahead
     seed: int = 0,
     epochs: int = 12,
-    batches: int = 25,
+    batches: int | None = None,  # steps per epoch; None = as many as the data need
     trees: int = 60,
     progress: Progress | None = None,
 ) -> Backtest:

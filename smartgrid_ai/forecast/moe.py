@@ -54,7 +54,7 @@ class GateNetwork(nn.Module):
         return torch.softmax(self.layers(inputs), -1)
 
 # %% ../../nbs/37_forecast.moe.ipynb #1dc5cfbd
-BALANCE = 0.02  # weight of the load-balancing penalty
+BALANCE = 0.002  # weight of the load-balancing penalty
 
 
 def fit_gate(
@@ -119,7 +119,7 @@ class Mixture:
         validation: np.ndarray,  # (rows,) bool
         gating: np.ndarray,  # (rows,) bool: validation rows the gate is fitted on
         epochs: int = 12,
-        batches: int = 25,  # steps per epoch
+        batches: int | None = None,  # steps per epoch; None = as many as the data need
         experts: tuple[str, ...] = tuple(EXPERTS),
         seed: int = 0,
         progress: Progress | None = None,

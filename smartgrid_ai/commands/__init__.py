@@ -1,0 +1,1 @@
+"""The commands of `smartgrid`, one room each."""

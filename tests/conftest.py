@@ -1,0 +1,17 @@
+"""What several tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    "Folder of public data sets that lie beside the project, never in it."
+    folder = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no public data sets in {folder}: set SMARTGRID_SHARED to their folder")
+    return folder
