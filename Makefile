@@ -4,7 +4,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 NB ?=
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup lab run test check lint sync text notebooks export report serve benchmark clean
 
@@ -28,7 +27,7 @@ run: setup ## simulate, train, report and serve (Ctrl-C stops the service)
 test: setup check ## set up and pass every check: what CI runs
 
 check: lint sync ## lint, sync of notebooks and package, every notebook, pytest
-	$(BIN)/nbdev-test --n-workers 2
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -54,7 +53,7 @@ notebooks: setup ## bring every edited text in .nbs/ back into its notebook
 
 export: setup ## write the package from the notebooks and run every notebook, keeping its pictures
 	$(BIN)/nbdev-export
-	$(BIN)/nbdev-test --save --n-workers 2
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --save --n-workers 2
 	$(BIN)/nbdev-clean
 
 report: setup ## train on the simulator's small preset and write both reports
