@@ -117,12 +117,23 @@ _HOW_TO_LOAD = {
 
 
 def _table(heading: str, values: dict) -> list[str]:
-    rows = [f"| {name} | {_shown(value)} |" for name, value in values.items()]
-    return [f"## {heading}", "", "| | |", "|---|---|", *rows, ""] if rows else []
+    "Plain values as two columns, then values that have parts of their own (metrics per model) as a wider table."
+    plain_rows = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    parted = {name: value for name, value in values.items() if isinstance(value, dict)}
+    columns = list(dict.fromkeys(part for value in parted.values() for part in value))
+    rows = [f"| {name} | {_shown(value)} |" for name, value in plain_rows.items()]
+    lines = ["| | |", "|---|---|", *rows, ""] if rows else []
+    if parted:
+        lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        lines += [
+            f"| {name} | " + " | ".join(_shown(value.get(c, "")) for c in columns) + " |"
+            for name, value in parted.items()
+        ]
+    return [f"## {heading}", "", *lines, ""] if lines else []
 
 
 def _shown(value: object) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     if isinstance(value, dict | list):
         text = json.dumps(value, ensure_ascii=False)
     return (text if len(text) <= 200 else text[:199] + "…").replace("|", "\\|").replace("\n", " ")
@@ -135,7 +146,10 @@ def card(
     lines = [f"# {manifest['name']} {manifest['version']}", ""]
     lines += [f"A {manifest['family']} model, published {manifest['created']}.", ""]
     for heading in ("data", "metrics", "parameters", "packages"):
-        lines += _table(heading.capitalize(), manifest[heading])
+        shown = {
+            name: value for name, value in manifest[heading].items() if name != "example_features"
+        }
+        lines += _table(heading.capitalize(), shown)
     lines += ["## Features", "", ", ".join(f"`{name}`" for name in manifest["features"]), ""]
     lines += ["## Source", "", f"git revision {manifest['git_revision'] or 'unknown'}", ""]
     code = _HOW_TO_LOAD[manifest["family"]].format(**manifest)
@@ -202,6 +216,7 @@ def _seal(folder: Path, manifest: dict) -> None:
     (folder / CARD).write_text(card(manifest), encoding="utf-8")
     entries = {}
     for name in (names for names in _files(folder) if names not in (MANIFEST, DIGEST)):
+        (folder / name).chmod(0o644)
         _flush(folder / name)
         entries[name] = {
             "sha256": _sha256(folder / name),

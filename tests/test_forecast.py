@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -219,6 +221,27 @@ def test_interrupting_keeps_the_best_so_far():
     )
     assert trained.interrupted and trained.epochs >= 1 and np.isfinite(trained.error)
     assert not network.training and signal.getsignal(signal.SIGINT) == handler
+
+
+def test_sigterm_ends_the_process(tmp_path):
+    program = """
+import sys, numpy as np, torch
+from smartgrid_ai.forecast.expert import EpochProgress, train_expert
+from smartgrid_ai.forecast.gru import GRUNetwork
+from smartgrid_ai.windows import SequenceData, SequenceTable
+rows = torch.randn(4000, 4)
+table = SequenceTable(rows, rows[:, 0], torch.ones(4000), np.array([0, 4000]))
+early = np.arange(4000) < 3000
+data = SequenceData(table, early, ~early, slice(4, 4), hours=96, batches=10)
+tell = EpochProgress(lambda *_: print("epoch", flush=True), "gru")
+train_expert(GRUNetwork(width=4), data, epochs=10_000, patience=10_000, callbacks=(tell,))
+print("went on")
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "epoch\n"
+    process.terminate()
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 143 and "went on" not in rest
 
 
 def test_backtest_puts_all_models_on_the_same_hours(load, split):

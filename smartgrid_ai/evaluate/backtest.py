@@ -102,6 +102,7 @@ def backtest(
     "Fit the models, forecast every test hour, measure. `ModelError` for an unknown model or horizon."
     models = check_models(models)
     check_horizon(horizon)
+    readings = _with_lead(readings, split)
     table = make_features(readings, place, weather)
     settings = {"place": place, "weather": weather, "horizon": horizon, "seed": seed}
     settings |= {"epochs": epochs, "batches": batches, "trees": trees}
@@ -122,6 +123,17 @@ def backtest(
     return Backtest(forecasts, metrics, weather_in_words(table, weather), split, families)
 
 # %% ../../nbs/52_evaluate.backtest.ipynb #9ad93313
+LEAD = pd.Timedelta(weeks=5)
+
+
+def _with_lead(readings: pd.DataFrame, split: Split) -> pd.DataFrame:
+    "Readings from a little before the train part to the end of the test part."
+    inside = (readings["timestamp"] >= split.train_start - LEAD) & (
+        readings["timestamp"] < split.test_end
+    )
+    return readings[inside].reset_index(drop=True)
+
+
 def _keep_metrics(families: dict[str, Forecaster], metrics: pd.DataFrame) -> None:
     "Each fitted family carries its own test metrics to disk."
     for forecaster in families.values():

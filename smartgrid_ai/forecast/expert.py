@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from ..windows import SequenceData, SequenceTable, covering_chunks
@@ -208,6 +209,8 @@ def _fit(trainer: Trainer, module: ExpertModule, data: SequenceData) -> bool:
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=data)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:
         if not trainer.interrupted:
             raise
