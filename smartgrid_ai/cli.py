@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="start here: smartgrid run",
     )
     parser.add_argument("--version", action="version", version=f"smartgrid_ai {__version__}")
+    parser.error = lambda text: parser.exit(2, f"smartgrid: {text}; see smartgrid --help\n")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)

@@ -68,6 +68,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(call=call)
+    parser.error = lambda text: parser.exit(2, f"{parser.prog}: {text}; see {parser.prog} --help\n")
     return parser
 
 
@@ -84,7 +85,7 @@ def names(
     default: tuple[str, ...],
 ) -> tuple[str, ...]:
     "A list as people type it."
-    return tuple(text.replace(",", " ").split()) if text else default
+    return tuple((text or "").replace(",", " ").split()) or default
 
 # %% ../../nbs/83_commands.options.ipynb #fca9877e
 UNITS = ("W", "kW", "MW", "GW", "Wh", "kWh", "MWh", "GWh")

@@ -143,7 +143,7 @@ def find_columns(
             if len(matches) > 1 and canonical not in found:
                 raise DataError(
                     f"{file}: {', '.join(matches)} could all be the consumption: name one with "
-                    f"columns={{'consumption': {matches[0]!r}}}; one meter per row is expected"
+                    f"--column consumption={matches[0]} (columns=… in Python); one meter per row is expected"
                 )
         if matches and canonical not in found:
             found[canonical] = matches[0]
@@ -151,7 +151,7 @@ def find_columns(
         if canonical not in found:
             raise DataError(
                 f"{file}: no column for {canonical!r}; there are: {', '.join(names)}. Name it with "
-                f"columns={{{canonical!r}: '…'}}"
+                f"--column {canonical}=… (columns=… in Python)"
             )
     return found
 
@@ -332,5 +332,6 @@ def write_table(
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
     return path

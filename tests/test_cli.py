@@ -1,0 +1,493 @@
+"""The command line as people use it: help, mistakes, and the way from a file to bundles, forecasts and pages."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smartgrid_ai.cli import build_parser, main
+from smartgrid_ai.data.sources import read_readings
+from smartgrid_ai.forecast.forecaster import load_forecaster
+from smartgrid_ai.registry import Registry
+
+PROGRAM = Path(sys.executable).with_name("smartgrid")
+COMMANDS = [
+    "run",
+    "simulate",
+    "validate",
+    "train",
+    "backtest",
+    "report",
+    "predict",
+    "models",
+    "serve",
+    "detect",
+]
+METERS, DAYS, ZONE = ["household-1", "shop-1"], 100, "Europe/Berlin"
+HERE = ("--unit", "kW", "--timezone", ZONE, "--country", "DE")
+TINY = ("--epochs", "1", "--batches", "5", "--trees", "3")
+QUANTILES = [f"q{level}" for level in (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)]
+
+
+def program(*arguments: str, timeout: int = 120) -> subprocess.CompletedProcess:
+    "The installed command in a process of its own."
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [str(PROGRAM), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=timeout, check=False
+    )
+
+
+def call(*arguments: str) -> int:
+    "The same in this process."
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+
+
+def the_one_line(error: str) -> str:
+    "What a mistake is answered with."
+    assert "Traceback" not in error
+    assert error.endswith("\n") and error.count("\n") == 1, error
+    return error
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    "Every byte below a folder."
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def write_faulty_files(meters: pd.DataFrame) -> None:
+    "Files with one mistake each."
+    few = meters.head(50)
+    meters.head(300).to_csv("short.csv", index=False)
+    few.rename(columns={"consumption": "a"}).to_csv("nameless.csv", index=False)
+    few.astype({"consumption": str}).replace(
+        {"consumption": {few["consumption"].iloc[7].astype(str): "n/a?"}}
+    ).to_csv("text.csv", index=False)
+    stamps = few["timestamp"].astype(str).where(few.index != 7, "soon")
+    few.assign(timestamp=stamps).to_csv("stamps.csv", index=False)
+    Path("empty.csv").touch()
+    Path("broken.parquet").write_text("not a table")
+    Path("in_the_way").touch()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    "A folder with two meters in kW, and files with mistakes, all from `smartgrid simulate`."
+    folder = tmp_path_factory.mktemp("desk")
+    with contextlib.chdir(folder):
+        assert call("simulate", "--preset", "small", "--out", "simulated.csv") == 0
+        meters = pd.read_csv("simulated.csv")
+        meters = meters[meters["meter_id"].isin(METERS)].groupby("meter_id").head(24 * DAYS)
+        meters["consumption"] /= 1000
+        columns = ["meter_id", "timestamp", "consumption", "temperature"]
+        meters[columns].to_csv("meters.csv", index=False)
+        write_faulty_files(meters[columns].reset_index(drop=True))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(desk, monkeypatch):
+    "Every test works in that folder."
+    monkeypatch.chdir(desk)
+
+
+@pytest.fixture(scope="module")
+def trained(desk):
+    "The same folder once `smartgrid train` ended there."
+    with contextlib.chdir(desk):
+        assert call("train", "--data", "meters.csv", *HERE, *TINY) == 0
+    return desk
+
+
+@pytest.fixture
+def two_versions(trained, tmp_path):
+    "A registry of its own whose mixture has two versions."
+    registry = Registry(shutil.copytree(trained / "models", tmp_path / "models"))
+    bundle = registry.resolve("moe")
+    again = load_forecaster(bundle.path).save
+    registry.publish("moe", again, {k: v for k, v in bundle.manifest.items() if k != "files"})
+    return registry
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_that_the_parser_accepts(command, capsys):
+    assert call(command, "--help") == 0
+    shown = re.search(r"^example: smartgrid (.+)$", capsys.readouterr().out, re.MULTILINE)
+    words = shlex.split(shown[1])
+    assert words[0] == command
+    build_parser().parse_args(words)
+
+
+def test_the_installed_command_lists_all_commands():
+    done = program("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert set(COMMANDS) <= set(re.findall(r"^    (\w+) ", done.stdout, re.MULTILINE))
+    assert re.fullmatch(r"smartgrid_ai \d+\.\d+\.\d+\n", program("--version").stdout)
+
+
+# Mistakes: the command, and what the one line on stderr has to name
+
+IN_THE_FILE = [
+    ("validate nowhere.csv", "nowhere.csv no such file"),
+    ("validate .", "a folder .csv"),
+    ("validate empty.csv", "empty.csv empty"),
+    ("validate broken.parquet", "broken.parquet Parquet"),
+    ("validate nameless.csv", "nameless.csv consumption there are --column"),
+    ("validate text.csv", "text.csv line 9 consumption n/a? leave"),
+    ("validate stamps.csv", "stamps.csv line 9 soon"),
+    ("validate meters.csv --column consumption=load", "meters.csv load there are"),
+    ("validate meters.csv --column consumption", "--column NAME=IN_FILE"),
+    ("validate meters.csv --column power=consumption", "power use consumption"),
+    ("validate meters.csv --unit BTU", "--unit BTU kW"),
+    ("validate meters.csv --step fast", "fast 15min"),
+    ("validate meters.csv --timezone Mars/Olympus", "Mars/Olympus Europe/Paris"),
+    ("validate meters.csv --country XX", "XX"),
+    ("validate meters.csv --subdivision VIC", "VIC --country"),
+    ("validate meters.csv --clock local", "clock time zone"),
+    ("detect nowhere.csv", "nowhere.csv no such file"),
+    ("detect short.csv --unit kW --models nonsense", "nonsense isolation_forest"),
+    ("train --data nowhere.csv", "nowhere.csv no such file"),
+    ("predict nowhere.csv --unit kW --models nowhere", "nowhere smartgrid train"),
+]
+IN_THE_WISH = [
+    ("simulate --preset huge", "huge small"),
+    ("simulate --seed -1", "-1 0"),
+    ("validate meters.csv --remove flat", "--remove --out"),
+    ("validate meters.csv --unit kW --remove dull --out x.csv", "dull flat"),
+    ("backtest meters.csv --models oracle", "oracle persistence"),
+    ("backtest meters.csv --horizon 24", "horizon 24 1"),
+    ("backtest meters.csv --unit kW --test-start someday", "someday 2014-01-01"),
+    ("backtest meters.csv --unit kW --test-start 2014-13-01", "2014-13-01 write"),
+    ("backtest meters.csv --unit kW --test-start 2030-01-01", "test_start 2030 move the dates"),
+    ("backtest meters.csv --epochs 0", "--epochs 0 positive"),
+    ("report train --artefacts nowhere", "nowhere smartgrid train"),
+    ("report gossip", "gossip train anomalies"),
+    ("models --models nowhere", "nowhere smartgrid train"),
+    ("models --activate 1.0.0", "--activate smartgrid models moe"),
+    ("serve --models nowhere", "nowhere smartgrid train --models"),
+    ("serve --port 99999", "PORT 65535"),
+    ("run --data meters.csv --host 0.0.0.0", "0.0.0.0 --insecure"),
+    ("frobnicate", "frobnicate simulate"),
+    ("predict", "DATA"),
+]
+IN_THE_OUTPUT = [
+    ("simulate --out x.doc", "x.doc .parquet"),
+    ("simulate --out in_the_way/x.csv", "in_the_way/x.csv written"),
+    ("validate short.csv --unit kW --out x.xlsx", "x.xlsx .parquet"),
+    ("detect meters.csv --unit kW --models default --out in_the_way/x.csv", "in_the_way written"),
+    (
+        "backtest meters.csv --unit kW --models persistence --forecasts in_the_way/x.csv",
+        "in_the_way written",
+    ),
+    (
+        "backtest meters.csv --unit kW --models persistence --json in_the_way/x.json",
+        "in_the_way written",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "named"), IN_THE_FILE + IN_THE_WISH + IN_THE_OUTPUT)
+def test_a_mistake_is_one_line_that_names_it_and_the_mend(line, named, capsys):
+    assert call(*line.split()) == 2
+    error = the_one_line(capsys.readouterr().err)
+    assert [word for word in named.split() if word not in error] == []
+
+
+def test_the_installed_command_ends_with_two_on_a_mistake():
+    done = program("validate", "nowhere.csv")
+    assert done.returncode == 2 and done.stdout == ""
+    assert the_one_line(done.stderr) == "smartgrid: nowhere.csv: no such file\n"
+
+
+def test_a_list_of_no_names_means_the_default(capsys):
+    arguments = ("validate", "meters.csv", "--unit", "kW", "--remove", ",", "--out", "same.csv")
+    assert call(*arguments) == 0
+    cleaned, meters = pd.read_csv("same.csv"), pd.read_csv("meters.csv")
+    np.testing.assert_allclose(cleaned["consumption"], meters["consumption"] * 1000)
+
+
+# From simulated readings to forecasts
+
+
+def test_what_simulate_writes_is_usable(capsys):
+    assert call("validate", "simulated.csv", "--unit", "W") == 0
+    shown = capsys.readouterr().out
+    assert "43,872 rows, 4 meters" in shown and shown.endswith("usable\n")
+
+
+@pytest.fixture(scope="module")
+def forecasts(desk):
+    "Test forecasts of three models, in the unit of the file."
+    options = ("--models", "persistence,seasonal_naive,baseline", "--trees", "3")
+    files = ("--forecasts", "out/forecasts.parquet", "--json", "out/facts.json")
+    with contextlib.chdir(desk):
+        assert call("backtest", "meters.csv", *HERE, *options, *files) == 0
+        return pd.read_parquet("out/forecasts.parquet")
+
+
+def test_forecasts_are_a_tidy_table_of_the_test_hours(forecasts):
+    first = ["model", "meter_id", "timestamp", "horizon", "prediction", *QUANTILES]
+    assert set(first) <= set(forecasts)
+    assert list(forecasts["model"].unique()) == ["persistence", "seasonal_naive", "baseline"]
+    assert (forecasts["horizon"] == 1).all() and set(forecasts["meter_id"]) == set(METERS)
+    assert not forecasts.duplicated(["model", "meter_id", "timestamp"]).any()
+    assert (np.diff(forecasts[QUANTILES].to_numpy(), axis=1) >= 0).all()
+
+
+def test_forecasts_are_in_the_unit_and_by_the_clock_of_the_file(forecasts):
+    meters = pd.read_csv("meters.csv", parse_dates=["timestamp"])
+    meters["timestamp"] = pd.to_datetime(meters["timestamp"], utc=True)
+    before = meters.assign(timestamp=meters["timestamp"] + pd.Timedelta(hours=1))
+    naive = forecasts[forecasts["model"] == "persistence"]
+    both = naive.merge(before, on=["meter_id", "timestamp"]).dropna(subset="consumption")
+    assert len(both) > 0.9 * len(naive)
+    np.testing.assert_allclose(both["prediction"], both["consumption"], rtol=1e-9)
+    same = naive.merge(meters, on=["meter_id", "timestamp"])
+    np.testing.assert_allclose(same["actual"], same["consumption"], rtol=1e-9)
+
+
+def test_facts_of_a_backtest_tell_what_was_known(forecasts):
+    facts = json.loads(Path("out/facts.json").read_text())
+    assert facts["source"] == "meters.csv" and facts["weather"] == "observed (perfect forecast)"
+    assert facts["horizon"] == 1 and facts["seed"] == 0
+    assert {row["model"] for row in facts["metrics"]} == set(forecasts["model"])
+    starts = [facts["split"][name] for name in ("train_start", "val_start", "test_start")]
+    assert starts == sorted(starts)
+    assert pd.Timestamp(starts[-1]) == forecasts["timestamp"].min()
+
+
+def test_a_backtest_of_real_data_is_scored_as_the_reference_says(shared_data, tmp_path):
+    data, scorer = shared_data / "load" / "vic_elec.parquet", shared_data.parent / "score"
+    if not data.is_file() or not (scorer / "score_load.py").is_file():
+        pytest.skip(f"{data} or {scorer / 'score_load.py'} is not there")
+    target, scores = tmp_path / "vic.parquet", tmp_path / "scores.json"
+    dates = "--train-start 2012-01-01 --val-start 2013-10-01 --test-start 2014-01-01"
+    place = "--unit MW --timezone Australia/Melbourne --country AU --subdivision VIC"
+    options = f"--models persistence,seasonal_naive {dates} {place}".split()
+    done = program("backtest", data, *options, "--forecasts", target)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, scorer / "score_load.py", "vic_elec", target]
+    subprocess.run([*command, "--json", scores], check=True, capture_output=True)
+    mape = {row["model"]: round(row["MAPE"], 2) for row in json.loads(scores.read_text())}
+    assert mape == {"persistence": 4.72, "seasonal_naive": 7.05}
+
+
+# Anomalies
+
+
+def test_detect_scores_canonical_readings(capsys):
+    options = ("--models", "isolation_forest,default", "--out", "out/alarms.parquet")
+    assert call("detect", "meters.csv", *HERE, *options) == 0
+    scores = pd.read_parquet("out/alarms.parquet")
+    assert list(scores) == ["model", "series", "timestamp", "score", "alarm"]
+    assert list(scores["model"].unique()) == ["isolation_forest", "default"]
+    assert set(scores["series"]) == set(METERS) and scores["alarm"].dtype == bool
+    assert scores["score"].between(0, 1).all()
+    assert (scores.groupby(["model", "series"]).size() == 24 * DAYS * 7 // 10).all()
+
+
+def sensors() -> pd.DataFrame:
+    "Two channels by the minute; the test part holds a stretch where one is off."
+    random, rows = np.random.default_rng(0), 1200
+    level = np.where((np.arange(rows) >= 900) & (np.arange(rows) < 1000), 8.0, 0.0)
+    return pd.DataFrame(
+        {
+            "series": "pump",
+            "timestamp": pd.date_range("2024-01-01", periods=rows, freq="min"),
+            "pressure": random.normal(5, 0.1, rows) + level,
+            "flow": random.normal(2, 0.1, rows),
+            "split": np.where(np.arange(rows) < 600, "train", "test"),
+            "label": (level > 0).astype(int),
+        }
+    )
+
+
+def test_detect_scores_a_table_of_sensors_and_never_reads_its_label():
+    table = sensors()
+    table.to_csv("pump.csv", index=False)
+    table.assign(label=1 - table["label"]).to_csv("flipped.csv", index=False)
+    for name in ("pump", "flipped"):
+        options = ("--models", "default", "--out", f"{name}.parquet")
+        assert call("detect", f"{name}.csv", *options) == 0
+    scores = pd.read_parquet("pump.parquet")
+    pd.testing.assert_frame_equal(scores, pd.read_parquet("flipped.parquet"))
+    assert len(scores) == 600 and set(scores["series"]) == {"pump"}
+    off = sensors()["label"].to_numpy()[600:] == 1
+    assert scores["alarm"][off].mean() > 0.9 and scores["alarm"][: off.argmax()].mean() < 0.1
+
+
+# Training, and what it leaves
+
+
+def test_training_publishes_three_bundles(trained, capsys):
+    assert call("models") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:3] for row in rows] == [
+        [name, "1.0.0", "active"] for name in ("anomaly", "baseline", "moe")
+    ]
+    assert call("models", "moe") == 0
+    assert capsys.readouterr().out.startswith("# moe 1.0.0\n")
+
+
+def test_training_too_little_leaves_everything_as_it_was(trained, capsys):
+    before = contents(trained / "models"), contents(trained / "reports" / "artefacts")
+    capsys.readouterr()
+    assert call("train", "--data", "short.csv", *HERE, *TINY) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "hours" in error.splitlines()[-1]
+    assert (contents(trained / "models"), contents(trained / "reports" / "artefacts")) == before
+
+
+def predict(*options: str) -> pd.DataFrame:
+    "What `smartgrid predict` writes."
+    assert call("predict", *options, "--out", "out/predicted.parquet") == 0
+    return pd.read_parquet("out/predicted.parquet")
+
+
+def test_predictions_are_in_the_unit_of_the_file(trained):
+    forecaster = load_forecaster(Registry("models").resolve("moe").path)
+    expected = forecaster.predict(read_readings("meters.csv", unit="kW"), "moe")
+    shown = predict("meters.csv", *HERE)
+    pd.testing.assert_frame_equal(shown[["meter_id", "timestamp"]], expected.iloc[:, :2])
+    for name in ("prediction", *QUANTILES):
+        np.testing.assert_allclose(shown[name] * 1000, expected[name], rtol=1e-12)
+    np.testing.assert_array_equal(shown["confidence"], expected["confidence"])
+
+
+@pytest.mark.parametrize("model", ["baseline", "gru", "attention"])
+def test_every_model_is_at_hand(trained, model):
+    assert np.isfinite(predict("meters.csv", *HERE, "--model", model)["prediction"]).all()
+
+
+def test_a_file_by_the_wall_clock_is_answered_by_it_even_on_the_night_it_turns_back(trained):
+    meters = pd.read_csv("meters.csv", parse_dates=["timestamp"])
+    wall = pd.to_datetime(meters["timestamp"], utc=True).dt.tz_convert(ZONE).dt.tz_localize(None)
+    meters.assign(timestamp=wall).to_csv("wall.csv", index=False)
+    span = ("--start", "2014-10-26", "--end", "2014-10-26")
+    by_utc = predict("meters.csv", *HERE, *span)
+    by_wall = predict("wall.csv", *HERE, *span, "--clock", "local")
+    assert (by_utc.groupby("meter_id").size() == 25).all()
+    stamps = by_utc["timestamp"].dt.tz_convert(ZONE).dt.tz_localize(None)
+    assert list(by_wall["timestamp"]) == list(stamps)
+    np.testing.assert_allclose(by_wall["prediction"], by_utc["prediction"], rtol=1e-9)
+
+
+def test_a_span_without_readings_is_a_mistake(trained, capsys):
+    assert call("predict", "meters.csv", *HERE, "--start", "2030-01-01") == 2
+    error = the_one_line(capsys.readouterr().err)
+    assert "2029-12-31" in error and "readings end at" in error
+
+
+@pytest.mark.parametrize("name", ["train", "anomalies"])
+def test_reports_stand_alone_and_are_listed(trained, name, capsys):
+    assert call("report", name) == 0
+    page = Path(capsys.readouterr().out.splitlines()[0])
+    assert page.parent == Path("reports") and page.name.startswith(f"{name}-")
+    for text in (page.read_text(), Path("reports/index.html").read_text()):
+        loaded = re.findall(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//|url\(\s*[\"']?https?:", text)
+        assert loaded == [] and "<script" not in text and "<link" not in text
+    assert f'href="{page.name}"' in Path("reports/index.html").read_text()
+
+
+# Damage, interruption, failure
+
+
+def test_a_changed_byte_is_named_and_the_version_before_is_still_good(two_versions, capsys):
+    models = ("--models", str(two_versions.root))
+    path = two_versions.root / "moe" / "1.1.0" / "arrays.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    for command in (("predict", "meters.csv", *HERE), ("models", "moe"), ("models",)):
+        capsys.readouterr()
+        assert call(*command, *models) == 2
+        assert f"{path} was changed" in the_one_line(capsys.readouterr().err)
+    assert call("models", "moe", "--activate", "1.1.0", *models) == 2
+    assert call("models", "moe", "--activate", "1.0.0", *models) == 0
+    assert call("predict", "meters.csv", *HERE, *models) == 0
+    assert "moe 1.0.0" in capsys.readouterr().out
+
+
+@contextlib.contextmanager
+def training(models: Path, artefacts: Path):
+    "`smartgrid train` in a process of its own, to be disturbed; read its log line by line."
+    options = ("--epochs", "40", "--batches", "5", "--trees", "3")
+    folders = ("--models", str(models), "--artefacts", str(artefacts))
+    command = [str(PROGRAM), "train", "--data", "meters.csv", *HERE, *options, *folders]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def wait_for(process: subprocess.Popen, beginning: str) -> None:
+    "Read the log up to a line."
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return
+    raise AssertionError(f"training ended before it said {beginning!r}")
+
+
+@pytest.mark.parametrize("moments", [["baseline: 0/1"], ["gru: 2/40", "importance: 0/1"]])
+def test_ending_a_training_leaves_the_published_versions(trained, tmp_path, moments):
+    models = shutil.copytree(trained / "models", tmp_path / "models")
+    with training(models, tmp_path / "artefacts") as process:
+        for moment in moments:
+            wait_for(process, moment)
+            process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "Traceback" not in rest and rest.splitlines()[-1].startswith("smartgrid: interrupted")
+    assert contents(models) == contents(trained / "models")
+    assert not (tmp_path / "artefacts").exists()
+
+
+def test_one_interruption_of_an_expert_ends_with_a_smaller_but_valid_mixture(trained, tmp_path):
+    models = shutil.copytree(trained / "models", tmp_path / "models")
+    with training(models, tmp_path / "artefacts") as process:
+        wait_for(process, "gru: 2/40")
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(100) == 0, rest
+    bundle = Registry(models).resolve("moe")
+    assert bundle.version == "1.1.0"
+    assert load_forecaster(bundle.path).models == ("gru", "moe")
+    assert call("predict", "meters.csv", *HERE, "--models", str(models)) == 0
+
+
+def test_a_port_in_use_is_a_mistake(trained):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        done = program("serve", "--port", port, "--models", "models")
+    assert done.returncode == 2
+    error = the_one_line(done.stderr)
+    assert port in error and "--port" in error
