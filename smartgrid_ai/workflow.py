@@ -20,7 +20,7 @@ from smartgrid_ai.artefacts import (
     write_anomaly_artefacts,
     write_forecast_artefacts,
 )
-from .data.simulate import PRESETS, SIMULATED_PLACE, floor, simulate
+from .data.simulate import SIMULATED_PLACE, floor, simulate
 from .data.sources import read_readings
 from .readings import Place
 
