@@ -10,9 +10,12 @@ protocol: train, then validation, then test, nothing chosen on the test part; ob
 where the set has weather (a perfect forecast), none elsewhere. The error is MAPE for system loads and WAPE for
 meters, in percent.
 
-LightGBM gets the 31 features, the covariates, the naive forecast and, for several meters, the meter; its target is
-the residual over that naive forecast (`smartgrid_ai.scaling.anchor`), in units of the row's own size, with the size
-as weight, so that its loss is in watts. Squared error for one system, absolute error for meters. Learning rate and
+LightGBM gets what the networks read of a row: the 31 features as ratios to the row's own size, that size, the
+calendar on circles, the covariates, the naive forecast, last week's step into the hour and, for several meters, the
+meter. Its target is the residual over the naive forecast (`smartgrid_ai.scaling.anchor`) in units of that size, with
+the size as weight, so that its loss is in watts. (Ratios, circles and last week's step were kept because they lower
+its validation error on vic_elec from 0.89 to 0.77 % MAPE: a weak peer proves nothing.) Squared error for one system,
+absolute error for meters. Learning rate and
 leaves are those of `GRID` with the best validation error, trees are added until the validation error has not fallen
 for 100 trees. It is fitted on the train part only, as the networks are.
 """
@@ -24,6 +27,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,10 +42,13 @@ from smartgrid_ai.features import make_features
 from smartgrid_ai.provenance import git_revision, package_versions
 from smartgrid_ai.readings import Place, watts_per
 from smartgrid_ai.scaling import (
+    COLUMN,
     anchor,
+    calendar_harmonics,
     covariate_matrix,
     feature_matrix,
     known_covariates,
+    ratios,
     row_scale,
 )
 from smartgrid_ai.windows import Split, chronological_split
@@ -133,10 +141,10 @@ def run_backtest(command: list[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Rows:
-    "What LightGBM learns from: one row per hour."
+    "What LightGBM learns from, hour by hour."
 
     keys: pd.DataFrame  # meter_id, timestamp
-    inputs: pd.DataFrame  # the 31, covariates, naive forecast, meter
+    inputs: pd.DataFrame  # see `peer_inputs`, and the meter where there are several
     naive: np.ndarray  # (rows,) W
     size: np.ndarray  # (rows,) W
     target: np.ndarray  # (rows,) residual in sizes, NaN where the load is missing or in the warm-up
@@ -144,15 +152,27 @@ class Rows:
 
 def peer_rows(table: pd.DataFrame) -> Rows:  # from a feature table
     "Inputs and target of every row."
-    features, covariates = feature_matrix(table), known_covariates(table)
+    features = feature_matrix(table)
     naive, size = anchor(features), row_scale(features)
-    columns = np.column_stack([features, covariate_matrix(table, covariates), naive])
-    inputs = pd.DataFrame(columns.astype(np.float32))
+    inputs = peer_inputs(table, features, naive, size)
     if table["meter_id"].nunique() > 1:
         inputs["meter"] = table["meter_id"].astype("category").array
-    inputs.columns = inputs.columns.astype(str)
     target = np.where(table["warm_up"], np.nan, (table["target"].to_numpy() - naive) / size)
     return Rows(table[["meter_id", "timestamp"]], inputs, naive, size, target)
+
+
+def peer_inputs(
+    table: pd.DataFrame,  # feature table
+    features: np.ndarray,  # (rows, 31)
+    naive: np.ndarray,  # (rows,) W
+    size: np.ndarray,  # (rows,) W
+) -> pd.DataFrame:
+    "What LightGBM sees of each row, NaN where unknown."
+    lag_1, lag_168, week = (features[:, COLUMN[name]] for name in ("lag_1", "lag_168", "diff_168"))
+    step = (lag_168 - lag_1 + week) / size
+    parts = [ratios(features, size), calendar_harmonics(features), naive / size - 1, step, size]
+    values = np.column_stack([*parts, covariate_matrix(table, known_covariates(table))])
+    return pd.DataFrame(values.astype(np.float32)).rename(columns=str)
 
 
 def fit_peer(
@@ -173,7 +193,8 @@ def fit_peer(
         rows.inputs[train],
         rows.target[train],
         sample_weight=weight[train] / weight[train].mean(),
-        eval_set=[(rows.inputs[validation], rows.target[validation])],
+        eval_X=(rows.inputs[validation],),
+        eval_y=(rows.target[validation],),
         eval_sample_weight=[weight[validation] / weight[validation].mean()],
         callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
     )
@@ -194,7 +215,7 @@ def tuned_peer(rows: Rows, split: Split, objective: str, seed: int):  # a fitted
         model = fit_peer(rows, train, validation, objective, settings)
         error = model.best_score_["valid_0"][objective]
         print(
-            f"lightgbm {settings}: {model.best_iteration_} trees, validation {objective} {error:.5f}",
+            f"lightgbm {settings}: {model.best_iteration_} trees, validation {objective} {error:.6g}",
             file=sys.stderr,
             flush=True,
         )
@@ -276,7 +297,8 @@ def markdown(rows: list[list[str]]) -> str:
     "The table, and what it was made with."
     lines = [HEADER, ["---"] * len(HEADER), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    used = package_versions() | {"lightgbm": version("lightgbm")}
+    versions = ", ".join(f"{name} {number}" for name, number in used.items())
     made = f"`{' '.join(['python benchmarks/forecasts.py', *sys.argv[1:]])}`"
     return f"{table}\n\nMade by {made} at {git_revision()}, with {versions}.\n"
 
@@ -307,8 +329,13 @@ def main() -> int:
     "All sets and seeds, one line each; the table grows in the file while the script runs."
     options, extra = parse()
     if not scorer_of(options.data).is_file():
-        print(f"no scorer {scorer_of(options.data)}: set SMARTGRID_SHARED", file=sys.stderr)
+        print(
+            f"left out: no scorer {scorer_of(options.data)}; name its folder with SMARTGRID_SHARED",
+            file=sys.stderr,
+        )
         return 0
+    if find_spec("lightgbm") is None:
+        sys.exit("LightGBM is not installed: pip install -e '.[dev]'")
     rows = []
     for name in present(options.sets or list(SETTINGS), options.data):
         for seed in options.seeds:
