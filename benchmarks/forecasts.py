@@ -15,9 +15,8 @@ calendar on circles, the covariates, the naive forecast, last week's step into t
 meter. Its target is the residual over the naive forecast (`smartgrid_ai.scaling.anchor`) in units of that size, with
 the size as weight, so that its loss is in watts. (Ratios, circles and last week's step were kept because they lower
 its validation error on vic_elec from 0.89 to 0.77 % MAPE: a weak peer proves nothing.) Squared error for one system,
-absolute error for meters. Learning rate and
-leaves are those of `GRID` with the best validation error, trees are added until the validation error has not fallen
-for 100 trees. It is fitted on the train part only, as the networks are.
+absolute error for meters. Learning rate and leaves are those of `GRID` with the best validation error, trees are
+added until the validation error has not fallen for 100 trees. It is fitted on the train part only, as the networks are.
 """
 
 import argparse

@@ -469,17 +469,22 @@ def test_ending_a_training_leaves_the_published_versions(trained, tmp_path, mome
     assert not (tmp_path / "artefacts").exists()
 
 
-def test_one_interruption_of_an_expert_ends_with_a_smaller_but_valid_mixture(trained, tmp_path):
+def test_one_interruption_of_an_expert_keeps_a_smaller_mixture_beside_the_active_one(
+    trained, tmp_path
+):
     models = shutil.copytree(trained / "models", tmp_path / "models")
     with training(models, tmp_path / "artefacts") as process:
         wait_for(process, "gru: 2/40")
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(100) == 0, rest
-    bundle = Registry(models).resolve("moe")
-    assert bundle.version == "1.1.0"
-    assert load_forecaster(bundle.path).models == ("gru", "moe")
-    assert call("predict", "meters.csv", *HERE, "--models", str(models)) == 0
+    assert "interrupted" in rest.splitlines()[-1] and "--activate" in rest.splitlines()[-1]
+    registry = Registry(models)
+    assert registry.active("moe") == "1.0.0"
+    latest = registry.resolve("moe", "latest")
+    assert latest.version == "1.1.0" and load_forecaster(latest.path).models == ("gru", "moe")
+    options = ("--models", str(models), "--model-version", "latest")
+    assert call("predict", "meters.csv", *HERE, *options) == 0
 
 
 def test_a_port_in_use_is_a_mistake(trained):
