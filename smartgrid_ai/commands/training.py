@@ -60,7 +60,7 @@ def run_train(options: argparse.Namespace) -> int:
 # %% ../../nbs/85_commands.training.ipynb #7edfce48
 def train_and_show(options: argparse.Namespace, source, readings):  # a `Backtest`
     "Train everything, publish it, and print the metrics side by side."
-    from smartgrid_ai.workflow import train
+    from smartgrid_ai.workflow import train, was_interrupted
 
     progress = Progress()
     result = train(
@@ -75,6 +75,10 @@ def train_and_show(options: argparse.Namespace, source, readings):  # a `Backtes
     )
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}", flush=True)
+    if any(was_interrupted(forecaster) for forecaster in result.forecasters.values()):
+        say(
+            "training was interrupted: `smartgrid models` shows which version is active; activate the new one with --activate"
+        )
     return result
 
 
