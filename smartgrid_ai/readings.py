@@ -114,8 +114,9 @@ class Place:
                 holidays.country_holidays(self.country, subdiv=self.subdivision, years=years)
             )
         except NotImplementedError as error:
+            where = " ".join(filter(None, (self.country, self.subdivision)))
             raise DataError(
-                f"no holiday calendar for {self.country} {self.subdivision or ''}: {error}"
+                f"no holiday calendar for {where} ({error}): use ISO 3166 codes such as AU and VIC"
             ) from None
 
 # %% ../nbs/01_readings.ipynb #3297c6f4

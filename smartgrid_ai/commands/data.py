@@ -10,7 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from .options import add_command, names, read, say, source_of, source_options
+from smartgrid_ai.commands.options import (
+    add_command,
+    check_output,
+    names,
+    read,
+    say,
+    source_of,
+    source_options,
+)
 from ..errors import DataError
 
 # %% ../../nbs/84_commands.data.ipynb #783dd2a7
@@ -38,6 +46,7 @@ def run_simulate(options: argparse.Namespace) -> int:
     from smartgrid_ai.data.simulate import simulate
     from smartgrid_ai.data.tables import write_table
 
+    check_output(options.out)
     readings = simulate(options.preset, options.seed)
     path = write_table(readings, options.out or f"{options.preset}.parquet")
     meters = readings["meter_id"].nunique()
@@ -75,6 +84,7 @@ def run_validate(options: argparse.Namespace) -> int:
         raise DataError(
             "--remove and --repair change readings: name a file for the result with --out"
         )
+    check_output(options.out)
     readings = read(source_of(options))
     report = validate(readings)
     print(report)
@@ -108,6 +118,7 @@ def run_detect(options: argparse.Namespace) -> int:
     from smartgrid_ai.anomaly.series import read_series
     from smartgrid_ai.data.tables import write_table
 
+    check_output(options.out)
     source = source_of(options)
     frame = read_series(options.data) if has_series(options.data) else read(source)
     models = names(options.models, MODELS)

@@ -13,6 +13,8 @@ import sys
 
 from smartgrid_ai.commands.options import (
     add_command,
+    check_folder,
+    check_output,
     read,
     source_of,
     source_options,
@@ -25,7 +27,7 @@ from smartgrid_ai.commands.training import (
     train_and_show,
     write_forecasts,
 )
-from ..errors import DataError
+from ..errors import DataError, ModelError
 
 # %% ../../nbs/86_commands.service.ipynb #88b4a6d2
 def add_predict(commands) -> None:
@@ -64,6 +66,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from smartgrid_ai.windows import parse_instant
     from smartgrid_ai.workflow import in_clock, in_unit
 
+    check_output(options.forecasts)
     bundle = Registry(options.models).resolve(
         "baseline" if options.model == "baseline" else "moe", options.model_version
     )
@@ -119,23 +122,33 @@ def run_models(options: argparse.Namespace) -> int:
     elif options.name:
         print((registry.resolve(options.name).path / "card.md").read_text())
     else:
-        print("\n".join(_listed(registry)))
+        lines, damaged = _listed(registry)
+        print("\n".join(lines))
+        return 1 if damaged else 0
     return 0
 
 # %% ../../nbs/86_commands.service.ipynb #f3435a46
-def _listed(registry) -> list[str]:
+def _listed(registry) -> tuple[list[str], bool]:
+    "One line per version, and whether any of them is damaged."
     if not registry.names():
         raise DataError(f"no models in {registry.root}; make some with `smartgrid train`")
-    lines = []
-    for name in registry.names():
-        for version in registry.versions(name):
+    lines, damaged = [], False
+    everything = [
+        (each, version) for each in registry.names() for version in registry.versions(each)
+    ]
+    for name, version in everything:
+        try:
             bundle = registry.resolve(name, version)
+        except ModelError as error:
+            lines.append(f"{name:<10} {version:<8} DAMAGED  {error}")
+            damaged = True
+        else:
             state = "active" if version == registry.active(name) else ""
             made = bundle.manifest["created"]
             lines.append(
                 f"{name:<10} {version:<8} {state:<8} {bundle.size_bytes / 1e6:6.2f} MB  {made}"
             )
-    return lines
+    return lines, damaged
 
 # %% ../../nbs/86_commands.service.ipynb #6d6a187f
 def service_options(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +219,8 @@ def run_everything(options: argparse.Namespace) -> int:
 
     if not options.no_serve:
         settings_for_service(options)
+    check_output(options.forecasts)
+    check_folder(options.output)
     source = source_of(options)
     readings = read(source, options.seed)
     print(f"{source.name}\n{validate(readings)}", flush=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from smartgrid_ai.commands.options import (
     Progress,
     add_command,
+    check_folder,
+    check_output,
     dates_of,
     names,
     read,
@@ -62,6 +64,8 @@ def train_and_show(options: argparse.Namespace, source, readings):  # a `Backtes
     "Train everything, publish it, and print the metrics side by side."
     from smartgrid_ai.workflow import train, was_interrupted
 
+    check_folder(options.models)
+    check_folder(options.artefacts)
     progress = Progress()
     result = train(
         source,
@@ -114,6 +118,8 @@ def run_backtest(options: argparse.Namespace) -> int:
 
     models = check_models(names(options.models, MODEL_NAMES))
     check_horizon(options.horizon)
+    check_output(options.forecasts)
+    check_output(options.json, suffixes=())
     source, progress = source_of(options), Progress()
     readings = read(source)
     split = chronological_split(readings, source.place, **dates_of(options))
@@ -182,6 +188,7 @@ def run_report_command(options: argparse.Namespace) -> int:
     "Render one page and the index; 1 when its notebook failed."
     from smartgrid_ai.reports import run_report
 
+    check_folder(options.output)
     folder = Path(options.artefacts) / options.name
     if not folder.is_dir():
         raise DataError(

@@ -170,8 +170,8 @@ class EpochProgress(Callback):
     def __init__(self, report: Progress, stage: str):
         self.report, self.stage = report, stage
 
-    def on_validation_end(self, trainer: Trainer, _: LightningModule) -> None:
-        "Called by Lightning after the validation of each epoch."
+    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+        "Called by Lightning once an epoch is validated and its checkpoint written."
         note = f"validation error {float(trainer.callback_metrics['val_mae']):.4f}"
         self.report(self.stage, trainer.current_epoch + 1, trainer.max_epochs, note)
 

@@ -157,8 +157,9 @@ class Forecaster:
         if end is not None:
             wanted &= table["timestamp"] < end
         if not wanted.any():
+            known = f"{table['timestamp'].min()} to {last.max()}"
             raise DataError(
-                f"no hour to forecast between {start} and {end}: readings end at {last.max()}"
+                f"no hour to forecast from {start or 'the start'} to {end or 'the end'}: readings allow {known}"
             )
         return self.forecast_table(table, wanted.to_numpy(), (model,))[model]
 
