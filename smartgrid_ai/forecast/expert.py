@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from ..windows import SequenceData, SequenceTable, covering_chunks
+from ..windows import SequenceData, covering_chunks
 
 # %% ../../nbs/32_forecast.expert.ipynb #cc1ad875
 class ExpertNetwork(nn.Module):
