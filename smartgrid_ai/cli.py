@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from . import __version__
 from .commands.data import add_detect, add_simulate, add_validate
 from .commands.options import say
+from .commands.report import add_report
 from .commands.service import add_models, add_predict, add_run, add_serve
-from .commands.training import add_backtest, add_report, add_train
+from .commands.training import add_backtest, add_train
 from .errors import SmartgridError
 
 # %% ../nbs/91_cli.ipynb #b22f6690

@@ -21,9 +21,9 @@ from smartgrid_ai.commands.options import (
     split_options,
     training_options,
 )
+from .report import run_report_command
 from smartgrid_ai.commands.training import (
     folder_options,
-    run_report_command,
     train_and_show,
     write_forecasts,
 )
