@@ -33,11 +33,13 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = (
 COLOURS = {
     "moe": BLUE, "baseline": ORANGE, "persistence": "#8c959f", "seasonal_naive": "#b5bcc4",
     "gru": SKY, "cnn_lstm": GREEN, "transformer": PURPLE, "attention": VERMILION,
+    "dense": "#882255", "tree": "#999933", "lightgbm": "#8c510a",
     "default": BLUE, "vote": ORANGE, "isolation_forest": GREEN, "one_class_svm": PURPLE, "autoencoder": SKY,
 }  # fmt: skip
 LABELS = {
     "moe": "mixture", "baseline": "tree baseline", "persistence": "persistence forecast", "seasonal_naive": "seasonal naive forecast",
     "gru": "GRU", "cnn_lstm": "CNN-LSTM", "transformer": "Transformer", "attention": "Attention",
+    "dense": "dense encoder", "tree": "boosted trees", "lightgbm": "LightGBM",
     "default": "default detector", "vote": "majority vote", "isolation_forest": "isolation forest",
     "one_class_svm": "one-class SVM", "autoencoder": "autoencoder",
 }  # fmt: skip

@@ -17,8 +17,8 @@ from .style import label_of, number_text, percent_text, power_text
 from ..readings import DataError, Place
 
 # %% ../../nbs/54_evaluate.verdict.ipynb #b94bb983
-BASELINES = ("persistence", "seasonal_naive", "baseline")
-EXPERTS = ("gru", "cnn_lstm", "transformer", "attention")
+BASELINES = ("persistence", "seasonal_naive", "baseline", "lightgbm")
+EXPERTS = ("gru", "cnn_lstm", "transformer", "attention", "dense", "tree")
 SYSTEM_LOAD = 1e7  # W; above a mean of 10 MW a single series is a system, not a meter
 
 
