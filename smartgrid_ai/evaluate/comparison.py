@@ -104,7 +104,7 @@ def _calendar(table: pd.DataFrame, place: Place) -> pd.DataFrame:
     parts = civil_parts(pd.Series(stamps), place)
     years = sorted({int(year) for year in parts["day"].dt.year})
     holiday = parts["day"].dt.date.isin(place.holiday_calendar(years))
-    kind = np.where(holiday, 2, parts["day"].dt.dayofweek >= 5).astype(int)
+    kind = np.where(holiday, 2, parts["day"].dt.day_of_week >= 5).astype(int)
     parts["day_type"] = pd.Categorical.from_codes(kind, DAY_TYPES, ordered=True)
     parts["season"] = pd.Categorical.from_codes(parts["season"], SEASONS, ordered=True)
     return parts.take(codes).set_index(table.index)
