@@ -28,9 +28,13 @@ class Standing:
     rival: str  # best baseline other than the subject
     best_other: str
     reference: str  # of skill
-    against_rival: DieboldMariano
-    against_best: DieboldMariano
+    tests: dict[str, DieboldMariano]  # the subject against each other model
     left_out: int  # observed rows that not every model has forecast
+
+    @property
+    def against_rival(self) -> DieboldMariano:
+        "The subject against the best baseline."
+        return self.tests[self.rival]
 
     def figure(self, model: str, name: str) -> float:
         "One figure of one model."
@@ -55,12 +59,11 @@ def standing(
         )
     reference = next(model for model in ("seasonal_naive", *BASELINES) if model in rivals)
     best = next(model for model in models if model != subject)
-    against = {model: compare_models(rows, subject, model) for model in {rivals[0], best}}
+    tests = {model: compare_models(rows, subject, model) for model in models if model != subject}
     table["skill"] = skill(table, reference)
     left_out = int(scored["prediction"].size - len(rows))
     return Standing(
-        str(scored["task"].iloc[0]), table, subject, rivals[0], best, reference,
-        against[rivals[0]], against[best], left_out,
+        str(scored["task"].iloc[0]), table, subject, rivals[0], best, reference, tests, left_out,
     )  # fmt: skip
 
 # %% ../../nbs/55_evaluate.leaderboard.ipynb #462698c2
@@ -109,8 +112,9 @@ def best_other_sentence(
         return ""
     gain = 100 * (1 - held.figure(held.subject, "mae") / held.figure(held.best_other, "mae"))
     word = "ahead of" if gain > 0 else "behind"
-    doubt = "" if held.against_best.p < SURE else ", which proves nothing"
-    return f"It is {abs(gain):.1f} % {word} the best of the others ({label_of(held.best_other)}; {p_text(held.against_best)}{doubt})."
+    test = held.tests[held.best_other]
+    doubt = "" if test.p < SURE else ", which proves nothing"
+    return f"It is {abs(gain):.1f} % {word} the best of the others ({label_of(held.best_other)}; {p_text(test)}{doubt})."
 
 
 def backtest_verdict(
