@@ -86,6 +86,13 @@ def main_task(
     return next((task for task in ("d1", "w1") if task in tasks), tasks[0])
 
 
+def _amount(gain: float) -> str:
+    "How one error compares with another, in words that end before the other's name."
+    if abs(gain) < 0.0005:
+        return "level with"
+    return f"{abs(100 * gain):.1f} % {'less' if gain > 0 else 'more'} than"
+
+
 def standing_sentence(
     held: Standing,
 ) -> str:
@@ -93,15 +100,15 @@ def standing_sentence(
     mine, theirs = (held.figure(model, "wape") for model in (held.subject, held.rival))
     gain = 1 - held.figure(held.subject, "mae") / held.figure(held.rival, "mae")
     start = f"{TASKS.get(held.task, held.task).capitalize()}: the **{label_of(held.subject)}** misses the load by **{percent_text(mine)}** ({power_text(held.figure(held.subject, 'mae'))}) on average"
-    other = f"the best baseline ({label_of(held.rival)}, {percent_text(theirs)})"
-    amount, test = f"{abs(100 * gain):.1f} %", f"Diebold–Mariano test: {p_text(held.against_rival)}"
+    other = f"the best baseline, the {label_of(held.rival)} with {percent_text(theirs)}"
+    test = f"Diebold–Mariano test: {p_text(held.against_rival)}"
     if np.isnan(held.against_rival.p):
-        return f"{start}, {amount} {'less' if gain > 0 else 'more'} than {other}; too few issues to say how sure that is."
+        return f"{start}, {_amount(gain)} {other}; too few issues to say how sure that is."
     if held.against_rival.p >= SURE:
-        return f"{start}, {amount} {'less' if gain > 0 else 'more'} than {other}; the two **cannot be told apart** on these hours ({test})."
+        return f"{start}, {_amount(gain)} {other}; the two **cannot be told apart** on these hours ({test})."
     if gain <= 0:
-        return f"{start}, {amount} more than {other}: it **does not beat the baseline** ({test})."
-    return f"{start}, **{amount} less** than {other} ({test})."
+        return f"{start}, {_amount(gain)} {other}: it **does not beat the baseline** ({test})."
+    return f"{start}, **{_amount(gain)}** {other} ({test})."
 
 
 def best_other_sentence(
@@ -127,13 +134,8 @@ def backtest_verdict(
     for each in (held, *others):
         gain = 1 - each.figure(each.subject, "mae") / each.figure(each.rival, "mae")
         label = f"{TASKS.get(each.task, each.task)}, WAPE"
-        tiles.append(
-            (
-                label,
-                percent_text(each.figure(each.subject, "wape")),
-                f"{100 * gain:+.1f} % of the {label_of(each.rival)}'s error removed",
-            )
-        )
+        note = f"{_amount(gain)} the {label_of(each.rival)}"
+        tiles.append((label, percent_text(each.figure(each.subject, "wape")), note))
         tones[label] = "good" if gain > 0 and each.against_rival.p < SURE else "bad"
     tiles.append(
         (
@@ -142,14 +144,10 @@ def backtest_verdict(
             f"against the {label_of(held.reference)}",
         )
     )
-    if "cover80" in held.table and np.isfinite(held.figure(held.subject, "cover80")):
-        tiles.append(
-            (
-                "80 % interval",
-                percent_text(held.figure(held.subject, "cover80")),
-                "of the hours held",
-            )
-        )
+    cover = held.figure(held.subject, "cover80") if "cover80" in held.table else np.nan
+    if np.isfinite(cover):
+        tiles.append(("80 % interval", percent_text(cover), "of the hours held"))
+        tones["80 % interval"] = "good" if abs(cover - 80) <= 2 else "bad"
     sentences = [
         standing_sentence(held),
         best_other_sentence(held),
