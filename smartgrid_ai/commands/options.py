@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'UNITS', 'say', 'Progress', 'add_command', 'positive', 'names', 'check_folder', 'check_output',
-           'source_options', 'source_of', 'read', 'split_options', 'training_options', 'dates_of', 'settings_of']
+           'source_options', 'reading_options', 'source_of', 'read', 'split_options', 'training_options', 'dates_of',
+           'settings_of']
 
 # %% ../../nbs/83_commands.options.ipynb #0ba4243f
 import argparse
@@ -144,6 +145,13 @@ def source_options(
         group.add_argument(
             "--preset", default="small", help="preset of the simulator: small or seed_2011_2015"
         )
+    reading_options(group)
+
+
+def reading_options(
+    group,  # of a parser's arguments
+) -> None:
+    "What stands in a file of readings, and where its meters are."
     group.add_argument(
         "--unit",
         choices=UNITS,
