@@ -10,7 +10,9 @@ HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(HERE / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-extras = {name: settings[f"{name}_requirements"].split() for name in ("serve", "report", "dev")}
+extras = {
+    name: settings[f"{name}_requirements"].split() for name in ("serve", "report", "onnx", "dev")
+}
 
 
 class BuildWithReports(build_py):

@@ -175,13 +175,22 @@ _MEANING = {
     "location": "anchor + output[..., 0] * scale, in W",
     "spread": "exp(clip(output[..., 1], -7, 4)) * scale, in W",
     "moe": "weights of the gate times the experts' outputs, before they become W",
-    "quantile": "location + factor * spread; factor interpolated in conformal at the level",
+    "quantile": "location + factor * spread; factor read from conformal at the level; see 30_forecast.calibration",
     "scale": "size of the row's load times residual, in W",
 }
 
 
 def _numbers(value: Tensor | np.ndarray) -> list:
     return np.asarray(value).tolist()
+
+
+def _arrays(part: object) -> dict[str, list]:
+    "Every array that an object holds under a public name, to five decimals."
+    return {
+        name: _numbers(np.round(value, 5))
+        for name, value in vars(part).items()
+        if isinstance(value, np.ndarray) and not name.startswith("_")
+    }
 
 
 def _worked_row(encoder: RowEncoder) -> dict:
@@ -209,7 +218,7 @@ def _constants(forecaster) -> dict:
     "Everything but the networks."
     encoder = forecaster.family.mixture.encoder
     learned = {name: _numbers(value) for name, value in encoder.state.items()}
-    factors = {name: _numbers(part.quantiles) for name, part in forecaster.conformal.items()}
+    factors = {name: _arrays(part) for name, part in forecaster.conformal.items()}
     versions = {
         name: version
         for name, version in package_versions().items()
@@ -246,8 +255,11 @@ def export_forecaster(
         facts = _constants(forecaster) | (notes or {})
         facts |= _write_networks(forecaster.family.mixture, workplace)
         verdicts = [] if judged is None else _judge(forecaster, workplace, judged, tolerance, facts)
-        text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
-        (workplace / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        lines = [
+            f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+            for key, value in facts.items()
+        ]
+        (workplace / DESCRIPTION).write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return facts, verdicts
 
 # %% ../nbs/63_export.ipynb #90e522c7

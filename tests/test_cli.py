@@ -31,6 +31,7 @@ COMMANDS = [
     "report",
     "predict",
     "models",
+    "export",
     "serve",
     "detect",
 ]
