@@ -160,7 +160,7 @@ def test_a_failing_notebook_leaves_a_page_marked_failed(tmp_path, capsys):
 
 
 def test_unknown_reports_and_parameters_are_errors_before_anything_runs(tmp_path):
-    with pytest.raises(DataError, match="there are anomalies, train"):
+    with pytest.raises(DataError, match="there are anomalies, backtest, train"):
         reports.run_report("weather", {}, tmp_path / "reports")
     with pytest.raises(DataError, match="no parameter 'forecast'"):
         reports.run_report("train", {"forecast": "x"}, tmp_path / "reports")
