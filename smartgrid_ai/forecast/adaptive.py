@@ -6,6 +6,7 @@
 __all__ = ['NEXT_DAY', 'NEXT_WEEK', 'Pace', 'pace_of', 'Forecasts', 'AdaptiveConformal', 'adaptive_tables']
 
 # %% ../../nbs/31_forecast.adaptive.ipynb #4fbbcdcf
+import math
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
@@ -49,6 +50,7 @@ def pace_of(
 
 # %% ../../nbs/31_forecast.adaptive.ipynb #0fd91795
 LARGEST, SIZES = 8.0, (0.05, 20.0)
+PATIENCE = 168  # hours that a forecast waits for a load that is late
 LEARNT = np.clip(np.arange(len(KNOTS)), 1, len(LEVELS))  # which knot teaches which
 TAUGHT = np.array(KNOTS)[LEARNT]  # and the level it should have
 _circle = np.abs(np.subtract.outer(np.arange(HOURS), np.arange(HOURS)))
@@ -75,23 +77,29 @@ def _follow(
                 continue
             while place < end and target[order[place]] < issued[row]:
                 past, place = order[place], place + 1
-                judged[past] = True
-                if not np.isfinite(miss[past]):
+                if not math.isfinite(miss[past]):
                     continue
-                here, weight, near = hour[past], share[past], NEARNESS[hour[past]]
+                judged[past], here, weight = True, hour[past], share[past]
                 usually = size[meter] * hourly[meter, here]
                 relative = min(abs(miss[past]) / usual[past], LARGEST * usually)
                 moved = size[meter] + weight * rate * (relative / hourly[meter, here] - size[meter])
                 size[meter] = min(max(moved, SIZES[0]), SIZES[1])
-                hourly[meter] += (
-                    weight * hour_rate * near * (relative / size[meter] - hourly[meter])
-                )
-                hourly[meter] = np.minimum(np.maximum(hourly[meter], SIZES[0]), SIZES[1])
-                slope = TAUGHT - (miss[past] < published[past][LEARNT])
-                offset[meter] += weight * np.outer(step + hour_step * near, slope)
-            here = hour[row]
-            scale = (size[meter] * hourly[meter, here]) ** trust
-            published[row] = np.sort(scale * (factors[row] + usual[row] * offset[meter, here]))
+                for other in range(HOURS):
+                    near, moved = NEARNESS[here, other], hourly[meter, other]
+                    moved += weight * hour_rate * near * (relative / size[meter] - moved)
+                    hourly[meter, other] = min(max(moved, SIZES[0]), SIZES[1])
+                    pull = weight * (step + hour_step * near)
+                    for knot in range(len(TAUGHT)):
+                        under = miss[past] < published[past, LEARNT[knot]]
+                        offset[meter, other, knot] += pull * (TAUGHT[knot] - under)
+            scale = (size[meter] * hourly[meter, hour[row]]) ** trust
+            for knot in range(len(TAUGHT)):
+                shift, rank = usual[row] * offset[meter, hour[row], knot], knot
+                value = scale * (factors[row, knot] + shift)
+                while rank > 0 and published[row, rank - 1] > value:
+                    published[row, rank] = published[row, rank - 1]
+                    rank -= 1
+                published[row, rank] = value
 
 
 def _kernel():
@@ -185,7 +193,8 @@ class AdaptiveConformal:
         )
         published, judged = self._run(rows, waiting)
         np.maximum.at(self.clock, new.meter, new.issued)
-        self.pending, self.published = rows.take(~judged), published[~judged]
+        keep = ~judged & (rows.target >= self.clock[rows.meter] - PATIENCE)
+        self.pending, self.published = rows.take(keep), published[keep]
         return _table(new, published[waiting:], lowest)
 
     def _check(self, forecasts: Forecasts) -> None:
