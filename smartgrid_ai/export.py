@@ -87,7 +87,9 @@ class Verdict:
         return self.loss <= self.tolerance
 
     def __str__(self) -> str:
-        errors = f"MAE {self.torch:,.6g} W with torch, {self.onnx:,.6g} with ONNX, {self.int8:,.6g} with int8"
+        digits = 2 if self.torch < 1e4 else 0
+        shown = [f"{error:,.{digits}f}" for error in (self.torch, self.onnx, self.int8)]
+        errors = "MAE {} W with torch, {} with ONNX, {} with int8".format(*shown)
         end = "accepted" if self.accepted else f"refused, allowed are {self.tolerance:+.2%}"
         return f"{self.name}: {errors} ({self.loss:+.2%} on {self.hours:,} hours): {end}"
 
@@ -108,14 +110,16 @@ def accept_int8(
     small = {name: path.with_suffix(".int8.onnx") for name, path in whole.items()}
     table = forecaster.features(readings)
     wanted = _unseen(forecaster, table)
-    errors = [_errors(forecaster, files, whole, table, wanted) for files in ({}, whole, small)]
-    verdicts = [
-        Verdict(name, *(error[name] for error in errors), int(wanted.sum()), tolerance)
-        for name in whole
-    ]
-    for verdict in verdicts:
-        if not verdict.accepted:
-            small[verdict.name].unlink()
+    ways = [_errors(forecaster, files, table, wanted) for files in ({}, whole, small)]
+    count = int(wanted.sum())
+    verdicts = [Verdict(name, *(way[name] for way in ways), count, tolerance) for name in whole]
+    kept = {verdict.name: small[verdict.name] for verdict in verdicts if verdict.accepted}
+    if kept:
+        ways[2] = _errors(forecaster, kept, table, wanted)
+        verdicts.append(Verdict("moe", *(way["moe"] for way in ways), count, tolerance))
+        kept = kept if verdicts[-1].accepted else {}
+    for name in small.keys() - kept.keys():
+        small[name].unlink()
     return verdicts
 
 # %% ../nbs/63_export.ipynb #7a359e73
@@ -135,16 +139,15 @@ def _unseen(forecaster, table: pd.DataFrame) -> np.ndarray:
 def _errors(
     forecaster,
     files: dict[str, Path],  # networks to replace by a file
-    names: dict[str, Path],  # networks to judge
     table: pd.DataFrame,
     wanted: np.ndarray,
 ) -> dict[str, float]:  # W
-    "Mean absolute error of each network."
+    "Mean absolute error of each network and of the mixture."
     mixture, actual = forecaster.family.mixture, table["target"].to_numpy()[wanted]
     kept = mixture.networks
     mixture.networks = kept | {name: OnnxNetwork(path) for name, path in files.items()}
     try:
-        forecasts = forecaster.forecast_table(table, wanted, tuple(names))
+        forecasts = forecaster.forecast_table(table, wanted)
     finally:
         mixture.networks = kept
     return {
@@ -287,8 +290,9 @@ def _judge(
     verdicts = accept_int8(forecaster, workplace, judged, tolerance)
     for verdict in verdicts:
         note = asdict(verdict) | {"loss": verdict.loss, "accepted": verdict.accepted}
-        note["file"] = f"{verdict.name}.int8.onnx" if verdict.accepted else None
-        facts["networks"][verdict.name]["int8"] = note
+        file = workplace / f"{verdict.name}.int8.onnx"
+        note |= {"file": file.name, "size_bytes": file.stat().st_size} if file.exists() else {}
+        facts["networks"].get(verdict.name, facts)["int8"] = note
     return verdicts
 
 

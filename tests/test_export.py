@@ -175,8 +175,11 @@ def test_int8_keeps_what_it_promises(exported, facts):
     for name in ("gru", "cnn_lstm"):
         note = facts["networks"][name]["int8"]
         assert note["accepted"] == (note["int8"] <= 1.005 * note["torch"])
-        assert (exported / f"{name}.int8.onnx").exists() == note["accepted"]
+        assert (exported / f"{name}.int8.onnx").exists() == ("file" in note)
         assert note["onnx"] == pytest.approx(note["torch"], rel=1e-4)
+        assert note["accepted"] or "file" not in note
+    some = any(facts["networks"][name]["int8"]["accepted"] for name in ("gru", "cnn_lstm"))
+    assert ("int8" in facts) == some  # the mixture, judged with what is left
 
 
 def test_int8_that_loses_too_much_is_removed(exported, forecaster, load, tmp_path):
@@ -193,6 +196,24 @@ def test_int8_that_loses_too_much_is_removed(exported, forecaster, load, tmp_pat
     )
     assert list(forecaster.family.mixture.networks) == ["gru", "cnn_lstm"]
     assert all(isinstance(net, nn.Module) for net in forecaster.family.mixture.networks.values())
+
+
+def test_int8_that_spoils_the_mixture_is_removed_altogether(
+    exported, forecaster, load, tmp_path, monkeypatch
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    for name in ("gru", "cnn_lstm"):
+        quantise(folder / f"{name}.onnx")
+
+    def errors(_, files, *rest):
+        small = any("int8" in path.name for path in files.values())
+        return {"gru": 100.0, "cnn_lstm": 100.0, "moe": 91.0 if small else 90.0}
+
+    monkeypatch.setattr(export, "_errors", errors)
+    verdicts = accept_int8(forecaster, folder, load)
+    assert [v.accepted for v in verdicts] == [True, True, False] and verdicts[2].name == "moe"
+    assert not list(folder.glob("*.int8.onnx"))
 
 
 def test_int8_is_not_judged_on_hours_of_the_training(exported, forecaster, load):
