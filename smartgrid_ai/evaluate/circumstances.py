@@ -125,10 +125,9 @@ def losing_fields(
     rival: str,
 ) -> list[str]:
     "How many combinations of the hour with season or kind of day the rival wins: what averages over either hide."
-    fields = [
-        advantage(scored, place, subject, rival, [cut, "hour"]) for cut in ("season", "day_type")
-    ]
-    gains = pd.concat([field.dropna() for field in fields])
+    cuts = [cut for cut in ("season", "day_type") if scored[cut].nunique() > 1]
+    fields = [advantage(scored, place, subject, rival, [cut, "hour"]).dropna() for cut in cuts]
+    gains = pd.concat(fields) if fields else pd.Series(dtype=float)
     if gains.empty:
         return []
     lost, (kind, hour) = int((gains < 0).sum()), gains.idxmin()

@@ -177,7 +177,11 @@ def plot_advantage(
     most = float(np.clip(most, 5, 50))
     heights = [max(len(field), 1) for field in fields]
     figure, panels = page_figure(
-        0.9 + 0.29 * sum(heights), len(cuts), sharex=True, squeeze=False, height_ratios=heights
+        max(0.9 + 0.29 * sum(heights), 2),
+        len(cuts),
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
     )
     for axes, cut, field in zip(panels[:, 0], cuts, fields):
         edges = np.arange(-0.5, len(field)), np.append(field.columns, field.columns.max() + 1) - 0.5
