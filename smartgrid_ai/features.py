@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CALENDAR_NAMES', 'ROLLING_NAMES', 'DIFFERENCE_NAMES', 'LAGS', 'LAG_NAMES', 'SHAPE_NAMES', 'FEATURE_NAMES', 'WARM_UP',
            'HEATING_BASE', 'COOLING_BASE', 'WEATHER_NAMES', 'GRID_NAMES', 'NEIGHBOUR_NAMES', 'COVARIATE_NAMES',
-           'WEATHER_MODES', 'civil_calendar', 'window_statistics', 'make_features']
+           'WEATHER_MODES', 'civil_calendar', 'window_statistics', 'make_features', 'append_hours']
 
 # %% ../nbs/21_features.ipynb #5ec0d44a
 from itertools import pairwise
@@ -234,7 +234,7 @@ def make_features(
     """
     if weather not in WEATHER_MODES:
         raise DataError(f"unknown weather mode {weather!r}: use one of {', '.join(WEATHER_MODES)}")
-    grid = _append_hours(hourly_grid(readings), ahead)
+    grid = append_hours(hourly_grid(readings), ahead)
     hours = hour_number(grid["timestamp"])
     calendar, day_hours = _shared_calendar(hours, place)
     bounds = meter_bounds(grid["meter_id"])
@@ -252,7 +252,7 @@ def make_features(
     return _assemble(grid, calendar, hours - origin, np.concatenate(parts), extras, bounds)
 
 # %% ../nbs/21_features.ipynb #d6a4ed60
-def _append_hours(grid: pd.DataFrame, ahead: int) -> pd.DataFrame:
+def append_hours(grid: pd.DataFrame, ahead: int) -> pd.DataFrame:
     "Each meter's table with `ahead` empty hours behind it."
     if ahead == 0:
         return grid

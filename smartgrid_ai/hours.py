@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALENDAR_WIDTH', 'YEAR', 'WEEKDAY', 'OFF', 'TEMPERATURE_NAMES', 'WEATHER_COLUMNS', 'FILL_FROM', 'calendar_matrix',
-           'weather_matrix', 'filled_load', 'trailing_size', 'HourTable', 'make_hours', 'append_hours']
+           'weather_matrix', 'filled_load', 'trailing_size', 'HourTable', 'make_hours']
 
 # %% ../nbs/24_hours.ipynb #4306f646
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .features import COOLING_BASE, HEATING_BASE, civil_calendar
+from .features import COOLING_BASE, HEATING_BASE, append_hours, civil_calendar
 from .readings import DataError, Place, hour_number, hourly_grid, meter_bounds
 from .scaling import COLUMN, calendar_harmonics
 
@@ -162,30 +162,4 @@ def make_hours(
             np.float32
         ),
         weather_names=names,
-    )
-
-# %% ../nbs/24_hours.ipynb #52684b17
-def append_hours(
-    grid: pd.DataFrame,  # complete hourly grid of all meters
-    ahead: int,  # hours
-) -> pd.DataFrame:
-    "Each meter's table with empty rows so that `ahead` hours follow its last observation."
-    seen = grid[grid["consumption"].notna()].groupby("meter_id", sort=False)["timestamp"].max()
-    last = grid.groupby("meter_id", sort=False)["timestamp"].max()
-    wanted = (seen.reindex(last.index).fillna(last) + pd.Timedelta(hours=ahead)).where(
-        lambda end: end > last, last
-    )
-    missing = ((wanted - last) / pd.Timedelta(hours=1)).astype(int)
-    if ahead == 0 or not missing.any():
-        return grid
-    steps = np.concatenate([np.arange(1, n + 1) for n in missing])
-    stamps = last.repeat(missing) + pd.to_timedelta(steps, unit="h")
-    later = pd.DataFrame(
-        {"meter_id": stamps.index, "timestamp": stamps.astype(grid["timestamp"].dtype).to_numpy()}
-    )
-    later["timestamp"] = later["timestamp"].astype(grid["timestamp"].dtype)
-    both = pd.concat([grid, later], ignore_index=True)
-    order = pd.Series(np.arange(len(last)), index=last.index)
-    return both.iloc[np.lexsort([both["timestamp"], both["meter_id"].map(order)])].reset_index(
-        drop=True
     )

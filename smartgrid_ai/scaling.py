@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'CALENDAR', 'WATT_NAMES', 'UNITLESS_NAMES', 'WEEK', 'FALLBACKS', 'LEVELS', 'SAME_HOUR', 'DAY_HARMONICS',
-           'YEAR_HARMONICS', 'CLIP', 'row_scale', 'anchor', 'ratios', 'from_ratios', 'fill_gaps', 'Preprocessor',
-           'Encoded', 'calendar_harmonics', 'RowEncoder', 'feature_matrix', 'known_covariates', 'covariate_matrix']
+           'YEAR_HARMONICS', 'CLIP', 'STRUCTURE_NAMES', 'row_scale', 'anchor', 'ratios', 'from_ratios', 'fill_gaps',
+           'Preprocessor', 'Encoded', 'calendar_harmonics', 'RowEncoder', 'feature_matrix', 'known_covariates',
+           'covariate_matrix']
 
 # %% ../nbs/22_scaling.ipynb #261b586c
 from dataclasses import dataclass, field
@@ -279,9 +280,15 @@ def feature_matrix(table: pd.DataFrame) -> np.ndarray:
     return table[list(FEATURE_NAMES)].to_numpy(float)
 
 
+STRUCTURE_NAMES = (
+    "structure_step", "structure_miss_1", "structure_miss_24", "structure_miss_168", "normalised_step",
+)  # fmt: skip
+
+
 def known_covariates(table: pd.DataFrame) -> tuple[str, ...]:
-    "Names of the covariates with at least one value."
-    return tuple(name for name in COVARIATE_NAMES if name in table and table[name].notna().any())
+    "Names of the covariates with at least one value; those of the structure model come last."
+    names = (*COVARIATE_NAMES, *STRUCTURE_NAMES)
+    return tuple(name for name in names if name in table and table[name].notna().any())
 
 
 def covariate_matrix(table: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
