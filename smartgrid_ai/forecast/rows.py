@@ -47,6 +47,11 @@ class RegressionRows:
         "(n,) bool: rows whose load is known."
         return np.isfinite(self.target)
 
+    @property
+    def single(self) -> bool:
+        "Whether all rows are of one meter."
+        return len(np.unique(self.meter)) <= 1
+
     def take(
         self,
         rows: np.ndarray,  # (n,) bool, or (m,) int
