@@ -10,9 +10,8 @@ HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(HERE / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-extras = {
-    name: settings[f"{name}_requirements"].split() for name in ("serve", "report", "onnx", "dev")
-}
+EXTRAS = ("serve", "report", "onnx", "lightgbm", "dev")
+extras = {name: settings[f"{name}_requirements"].split() for name in EXTRAS}
 
 
 class BuildWithReports(build_py):
