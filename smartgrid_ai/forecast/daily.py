@@ -198,13 +198,13 @@ class DailyFrame:
         return Wanted(blocks.origin[fits], blocks.day[fits], BLOCK)
 
     def earlier(self, wanted: Wanted) -> tuple[Wanted, np.ndarray]:
-        "The day-ahead forecasts issued a day before, and where they stand: (n, 24), -1 = none."
+        "The day-ahead forecasts issued a day before each block, and where they stand: (blocks, 24), -1 = none."
         before = wanted.origin - BLOCK
         inside = before >= self.hours.first[wanted.origin]
         origins = np.unique(before[inside])
         start = BLOCK * np.searchsorted(origins, before)[:, None] + np.arange(BLOCK)
         place = np.where(inside[:, None], start, -1)
-        return next_days(origins), np.repeat(place, BLOCK, axis=0)
+        return next_days(origins), place
 
 # %% ../../nbs/33_forecast.daily.ipynb #81a445f2
 @dataclass

@@ -131,7 +131,7 @@ class HourlyFrame:
         return next_hours(part)
 
     def earlier(self, wanted: Wanted) -> tuple[Wanted, np.ndarray]:
-        "Forecasts made in the day before each wanted one, and where they stand: (n, 24), -1 = none."
+        "Forecasts made in the day before each block, and where they stand: (blocks, 24), -1 = none."
         back = wanted.target[:, None] - np.arange(CONTEXT_ROWS, 0, -1)
         inside = back >= self.hours.first[wanted.target][:, None]
         rows = np.unique(back[inside])
