@@ -8,6 +8,7 @@ __all__ = ['GRID', 'TREES', 'PATIENCE', 'FIXED', 'LEAST_ROWS', 'TUNED_ROWS', 'MO
 
 # %% ../../nbs/36_forecast.lightgbm.ipynb #4a751926
 import os
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -128,24 +129,24 @@ class LightGBMPeer:
     def save(self, folder: Path) -> None:
         "Write `lightgbm.txt` in LightGBM's own format, and `lightgbm.skops`."
         text, rest = (Path(folder) / name for name in FILES)
+        trees = self.booster.model_to_string(num_iteration=self.booster.best_iteration).encode()
         part = text.with_name(text.name + ".part")
-        part.write_text(self.booster.model_to_string(num_iteration=self.booster.best_iteration))
+        part.write_bytes(trees)
         os.replace(part, text)
         state = {name: getattr(self, name) for name in STATE}
-        save_state(state | {"spread": vars(self.spread)}, rest)
+        save_state(state | {"spread": vars(self.spread), "sha256": sha256(trees).hexdigest()}, rest)
 
     @classmethod
     def load(cls, folder: Path) -> "LightGBMPeer":
         "Read what `save` wrote; `ModelError` when a file is damaged or LightGBM is not installed."
         lightgbm = _library()
         text, rest = (Path(folder) / name for name in FILES)
+        state = load_state(rest, TRUSTED, "LightGBM model", (*STATE, "spread", "sha256"))
+        trees = text.read_bytes() if text.is_file() else b""
+        if sha256(trees).hexdigest() != state.pop("sha256"):
+            raise ModelError(f"{text} is not the file that was saved with {rest.name}")
         peer = cls()
-        state = load_state(rest, TRUSTED, "LightGBM model", (*STATE, "spread"))
-        peer.spread = MissSpread()
+        peer.booster, peer.spread = lightgbm.Booster(model_str=trees.decode()), MissSpread()
         vars(peer.spread).update(state.pop("spread"))
         vars(peer).update(state)
-        try:
-            peer.booster = lightgbm.Booster(model_str=text.read_text())
-        except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
-            raise ModelError(f"{text} is not a saved LightGBM model: {error}") from error
         return peer

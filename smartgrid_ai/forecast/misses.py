@@ -42,7 +42,7 @@ class MissSpread:
         miss = rows.target - location(rows)
         far = np.abs(miss)
         self.trees = HistGradientBoostingRegressor(random_state=seed, early_stopping=False, **SMALL)
-        self.trees.fit(rows.inputs, np.log(far + max(LUCK * far.mean(), 1e-9)))
+        self.trees.fit(rows.learnable, np.log(far + max(LUCK * far.mean(), 1e-9)))
         below, above = np.quantile(miss / np.exp(self.trees.predict(rows.inputs)), (0.1, 0.9))
         self.factors = np.maximum([-below, above], NARROWEST)
         return self

@@ -80,6 +80,11 @@ class RegressionRows:
         weight = size**2 if squared else size
         return weight / weight.mean() if len(self) else weight
 
+    @property
+    def learnable(self) -> np.ndarray:
+        "(n, k) inputs, zero where a column is never known: scikit-learn cannot sort nothing into bins."
+        return np.where(np.isnan(self.inputs).all(axis=0), np.float32(0), self.inputs)
+
     def watts(
         self,
         residual: np.ndarray,  # (n,) in sizes

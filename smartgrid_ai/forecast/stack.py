@@ -34,7 +34,7 @@ class ForestStack:
     ) -> "ForestStack":
         "Learn from the observed rows; `DataError` when they are fewer than 100, or 20 for misses."
         rows = rows.take(rows.observed).thin(FOREST_ROWS, seed)
-        self.forests = StackedForests().fit(rows.inputs, rows.target, trees, seed)
+        self.forests = StackedForests().fit(rows.learnable, rows.target, trees, seed)
         self.spread = MissSpread().fit(
             spread_rows, lambda later: self.forests.predict(later.inputs), seed
         )

@@ -49,7 +49,7 @@ class TreeExpert:
         self.location = HistGradientBoostingRegressor(
             loss=loss, max_iter=trees, random_state=seed, **BOOSTING
         )
-        self.location.fit(rows.inputs, rows.target, sample_weight=rows.weight(squared))
+        self.location.fit(rows.learnable, rows.target, sample_weight=rows.weight(squared))
         self.spread = MissSpread().fit(
             spread_rows, lambda later: self.location.predict(later.inputs), seed
         )
