@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import forecast_metrics
+from .parallel import run_side_by_side
 from .schedule import TASKS, naive_forecasts, scheduled
 from ..features import FEATURE_NAMES
 from ..forecast.expert import Progress
@@ -115,22 +116,27 @@ def backtest(
     readings = _with_lead(readings, split)
     settings = {"place": place, "weather": weather, "seed": seed}
     settings |= {"epochs": epochs, "batches": batches, "trees": trees}
-    tables, families = [], {}
-    for hours_ahead in horizons:
-        for part in refit_splits(split, refit):
-            run = _run(readings, part, models, hours_ahead, settings, issue_hour, progress)
-            tables.append(run[0])
-            suffix = "" if hours_ahead == 1 else f"_{hours_ahead}"
-            families |= {f"{name}{suffix}": forecaster for name, forecaster in run[1].items()}
-            words = run[2]
-    forecasts = pd.concat(tables, ignore_index=True)
+    jobs = {
+        f"{TASKS[ahead]}{'' if refit == 'never' else f' {part.test_start:%Y-%m}'}": (
+            readings, part, models, ahead, settings, issue_hour
+        )
+        for ahead in horizons
+        for part in refit_splits(split, refit)
+    }  # fmt: skip
+    runs = run_side_by_side(_run, jobs, progress)
+    families = {}
+    for _, fitted, _ in runs:
+        families |= fitted
+    forecasts = pd.concat([table for table, _, _ in runs], ignore_index=True)
     metrics = _metrics(forecasts, readings, split)
     _keep_metrics(families, metrics)
-    return Backtest(forecasts, metrics, words, split, families)
+    return Backtest(forecasts, metrics, runs[-1][2], split, families)
 
 # %% ../../nbs/52_evaluate.backtest.ipynb #43b77d86
-def _run(readings, split: Split, models, horizon: int, settings: dict, issue_hour: int, progress):
-    "One horizon, fitted once: tidy forecasts, families, and what was known of the weather."
+def _run(
+    readings, split: Split, models, horizon: int, settings: dict, issue_hour: int, progress=None
+):
+    "One horizon, fitted once: tidy forecasts, families by name, and what was known of the weather."
     path = new_path(horizon, settings["place"], settings["weather"])
     readings = readings[readings["timestamp"] < split.test_end].reset_index(drop=True)
     frame = fit_path(path, readings, split, settings["seed"])
@@ -151,7 +157,9 @@ def _run(readings, split: Split, models, horizon: int, settings: dict, issue_hou
         asked = tuple(name for name in forecaster.models if name in models)
         answers |= forecaster.forecast(frame, wanted, asked, live=True)
     words = weather_in_words(frame.hours, settings["weather"])
-    return _judged(answers, frame, wanted, counted, horizon), families, words
+    suffix = "" if horizon == 1 else f"_{horizon}"
+    named = {f"{name}{suffix}": forecaster for name, forecaster in families.items()}
+    return _judged(answers, frame, wanted, counted, horizon), named, words
 
 
 def _metrics(forecasts: pd.DataFrame, readings: pd.DataFrame, split: Split) -> pd.DataFrame:
