@@ -62,29 +62,47 @@ def fit_gate(
     locations: Tensor,  # (n, experts) what the experts say, in residual sizes
     target: Tensor,  # (n,) in residual sizes
     fitting: np.ndarray,  # (n,) bool: rows to fit on; the others decide when to stop
-    steps: int = 300,
-    patience: int = 40,
+    steps: int = 300,  # of each stage
 ) -> float:  # mean absolute error on the rows that decide
-    "Adam on all rows at once; the gate ends with its best weights."
-    optimizer = torch.optim.Adam(gate.parameters(), 5e-3, weight_decay=1e-3)
-    learn, decide = torch.from_numpy(fitting), torch.from_numpy(~fitting)
-    best, best_state, waited = float("inf"), _copy(gate), 0
-    for _ in range(steps):
-        weights = gate(circumstances, recent)
-        miss = ((weights * locations).sum(-1) - target).abs()
-        decided = miss[decide].mean().item()
-        if decided < best:
-            best, best_state, waited = decided, _copy(gate), 0
-        elif (waited := waited + 1) > patience:
-            break
-        divergence = (weights * torch.log(weights * gate.experts + 1e-9)).sum(-1)
-        loss = miss[learn].mean() + PULL * divergence[learn].mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    gate.load_state_dict(best_state)
+    "Constant weights, then weights by circumstances; the gate ends with its best ones."
+    data = (circumstances, recent, locations, target)
+    learn, decide = (
+        [values[torch.from_numpy(rows)] for values in data] for rows in (fitting, ~fitting)
+    )
+    best, constant = _error(gate, decide).item(), [gate.layers[-1].bias]
+    for parameters, rate in ((constant, 2e-2), (list(gate.parameters()), 5e-3)):
+        best = _descend(gate, parameters, rate, learn, decide, best, steps)
     return best
 
 # %% ../../nbs/34_forecast.gate.ipynb #fc11bcf1
+PATIENCE = 60  # steps without a better error on the rows that decide
+
+
+def _error(gate: GateNetwork, rows: list[Tensor]) -> Tensor:
+    circumstances, recent, locations, target = rows
+    return ((gate(circumstances, recent) * locations).sum(-1) - target).abs().mean()
+
+
+def _descend(gate, parameters, rate: float, learn, decide, best: float, steps: int) -> float:
+    "Adam on all rows at once; the gate ends with the weights of the best step, or as it was."
+    optimizer = torch.optim.Adam(parameters, rate)
+    kept, waited = _copy(gate), 0
+    for _ in range(steps):
+        weights = gate(*learn[:2])
+        divergence = (weights * torch.log(weights * gate.experts + 1e-9)).sum(-1)
+        miss = ((weights * learn[2]).sum(-1) - learn[3]).abs()
+        optimizer.zero_grad()
+        (miss.mean() + PULL * divergence.mean()).backward()
+        optimizer.step()
+        with torch.inference_mode():
+            decided = _error(gate, decide).item()
+        if decided < best:
+            best, kept, waited = decided, _copy(gate), 0
+        elif (waited := waited + 1) > PATIENCE:
+            break
+    gate.load_state_dict(kept)
+    return best
+
+
 def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
