@@ -17,7 +17,7 @@ from ..errors import ModelError
 from ..features import FEATURE_NAMES
 from .baseline import TreeBaseline, load_baseline
 from .calibration import HourlySpread
-from .expert import Progress
+from .expert import ExpertSettings, Progress
 from .gate import GateNetwork
 from .hourly import HourlyFrame
 from .lightgbm import LightGBMPeer
@@ -184,7 +184,8 @@ class MixtureFamily:
         if self.mixture.tree:
             self.mixture.tree.save(folder)
         parts = {**self.mixture.networks, "gate": self.mixture.gate}
-        return {}, {
+        told = {name: asdict(own) for name, own in self.mixture.settings.items()}
+        return {"settings": told}, {
             f"{part}.{key}": value.numpy()
             for part, net in parts.items()
             for key, value in net.state_dict().items()
@@ -198,7 +199,13 @@ class MixtureFamily:
         experts = tuple(name for name in config["models"] if name != "moe")
         mixture = Mixture(path, tree=TreeExpert.load(folder) if "tree" in experts else None)
         sizes = (path.encoder.width,) if path.horizon == 1 else (path.encoder.width, PAST_CHANNELS)
-        mixture.networks = {n: new_network(n, path, sizes) for n in experts if n != "tree"}
+        told = config.get("settings", {})
+        mixture.settings = {name: ExpertSettings(**own) for name, own in told.items()}
+        mixture.networks = {
+            n: new_network(n, path, sizes, mixture.settings.get(n, ExpertSettings()))
+            for n in experts
+            if n != "tree"
+        }
         mixture.gate = GateNetwork(CIRCUMSTANCES, len(experts))
         for name, network in {**mixture.networks, "gate": mixture.gate}.items():
             state = {key: torch.from_numpy(value) for key, value in part_of(arrays, name).items()}

@@ -19,10 +19,17 @@ from ..features import FEATURE_NAMES
 from .adaptive import Forecasts, adaptive_tables, pace_of
 from .baseline import TreeBaseline
 from .calibration import Conformal, group_of
-from .expert import Progress
+from .expert import ExpertSettings, Progress
 from .families import Marks, MixtureFamily, RowFamily, TreeFamily
 from .lightgbm import LightGBMPeer
-from .moe import EXPERTS, FIT_EVERY, Frame, Mixture, alternate_weeks
+from smartgrid_ai.forecast.moe import (
+    EXPERTS,
+    FIT_EVERY,
+    NETWORKS,
+    Frame,
+    Mixture,
+    alternate_weeks,
+)
 from .paths import check_horizon, new_path, path_from, path_state
 from .stack import ForestStack
 from .wanted import Answers, Wanted, forecast_keys, next_days, next_hours
@@ -48,9 +55,17 @@ def new_family(name: str, path, settings: dict):
         return RowFamily(name, LightGBMPeer(), path, seed=seed)
     if name == "moe":
         return MixtureFamily(
-            Mixture(path), settings["experts"], settings["epochs"], settings["batches"], seed
-        )
+            Mixture(path, settings=settings["tuned"]), settings["experts"], settings["epochs"],
+            settings["batches"], seed,
+        )  # fmt: skip
     raise ModelError(f"unknown family {name!r}: use one of {', '.join(FAMILY_NAMES)}")
+
+
+def _known_experts(tuned: dict[str, ExpertSettings]) -> dict[str, ExpertSettings]:
+    for name in tuned:
+        if name not in NETWORKS:
+            raise ModelError(f"no network {name!r} to tune: there are {', '.join(NETWORKS)}")
+    return tuned
 
 # %% ../../nbs/39_forecast.forecaster.ipynb #cb9ee9a2
 class Forecaster:
@@ -68,12 +83,16 @@ class Forecaster:
         trees: int = 60,  # in each forest of the baseline
         experts: tuple[str, ...] = EXPERTS,  # of the mixture
         path=None,  # a fitted path to share with other forecasters; None = its own
+        tuned: dict[str, ExpertSettings] | None = None,  # experts unlike their default, by name
     ):
         check_horizon(horizon)
         self.name, self.place, self.weather, self.horizon = family, place, weather, horizon
         self.path = path or new_path(horizon, place, weather)
         self.parameters = {"seed": seed, "epochs": epochs, "batches": batches, "trees": trees}
-        self.family = new_family(family, self.path, self.parameters | {"experts": experts})
+        chosen = {"experts": experts, "tuned": _known_experts(tuned or {})}
+        self.family = new_family(family, self.path, self.parameters | chosen)
+        if tuned and family == "moe":
+            self.parameters["tuned"] = {name: asdict(own) for name, own in tuned.items()}
         self.feature_names, self.data, self.metrics = FEATURE_NAMES, {}, {}
         self.conformal: dict[str, Conformal] = {}
         self.lowest = -np.inf

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Path', 'Frame', 'NETWORKS', 'EXPERTS', 'NORMALISED', 'TREE_ROWS', 'FIT_EVERY', 'new_network', 'normalised_rows',
-           'alternate_weeks', 'Mixture', 'sampled']
+           'alternate_weeks', 'usual_decay', 'Mixture', 'sampled']
 
 # %% ../../nbs/37_forecast.moe.ipynb #457ec2d2
 from dataclasses import dataclass, field
@@ -12,13 +12,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from pytorch_lightning import Callback, LightningDataModule
 from torch import nn
 
 from .attention import AttentionAhead, AttentionNetwork
 from .cnn_lstm import CNNLSTMAhead, CNNLSTMNetwork
 from .daily import DailyFrame, DailyPath
 from .dense import DenseAhead, DenseNetwork
-from .expert import EpochProgress, Progress, Trained, train_expert
+from smartgrid_ai.forecast.expert import (
+    EpochProgress,
+    ExpertSettings,
+    Progress,
+    Trained,
+    train_expert,
+)
 from .gate import GateNetwork, fit_gate, relative_errors
 from .gru import GRUAhead, GRUNetwork
 from .hourly import HourlyFrame, HourlyPath
@@ -49,9 +56,10 @@ def new_network(
     name: str,
     path: Path,  # fitted
     sizes: tuple[int, ...],  # of its frames
+    settings: ExpertSettings = ExpertSettings(),  # noqa: B008
 ) -> nn.Module:
     "An untrained expert for the horizons of a path, with its view of the data."
-    network = NETWORKS[name][path.horizon > 1](*sizes)
+    network = NETWORKS[name][path.horizon > 1](*sizes, **settings.shape)
     columns, shortcut = path.views()
     if name in NORMALISED:
         network.view.set(shortcut=shortcut)
@@ -87,6 +95,13 @@ TREE_ROWS = 300_000  # forecasts that trees learn from
 FIT_EVERY = 6  # civil hours between the validation origins that gate and calibration use
 
 
+def usual_decay(
+    horizon: int,  # hours
+) -> float:
+    "Weight decay without other settings: days ahead learn from fewer, more redundant samples."
+    return 1e-3 if horizon == 1 else 1e-2
+
+
 @dataclass
 class Mixture:
     "Experts and their gate over one path."
@@ -96,6 +111,9 @@ class Mixture:
     tree: TreeExpert | None = None
     gate: GateNetwork | None = None
     trained: dict[str, Trained] = field(default_factory=dict)
+    settings: dict[str, ExpertSettings] = field(
+        default_factory=dict
+    )  # of experts unlike their default
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -117,25 +135,39 @@ class Mixture:
         "Train the experts one after the other, then the gate. Ctrl-C keeps the experts trained so far."
         data = frame.data(train, validation, batches, seed)
         interrupted = False
-        for number, name in enumerate(name for name in experts if name in NETWORKS):
-            torch.manual_seed(seed * 100 + number)
-            network = new_network(name, self.path, frame.sizes)
+        for name in (name for name in experts if name in NETWORKS):
             callbacks = (EpochProgress(progress, name),) if progress else ()
-            how = train_expert(
-                network, data, epochs, seed=seed, callbacks=callbacks, weight_decay=self._decay
-            )
-            self.networks[name], self.trained[name] = network, how
-            if interrupted := how.interrupted:
+            own = self.settings.get(name, ExpertSettings()).batches
+            fed = frame.data(train, validation, own, seed) if own else data
+            if interrupted := self.fit_network(
+                name, frame, fed, epochs, seed, callbacks
+            ).interrupted:
                 break
         if "tree" in experts and not interrupted:
             self._fit_tree(frame, train, gating, seed, progress)
         self._fit_gate(frame, validation, gating, seed)
         return self
 
-    @property
-    def _decay(self) -> float:
-        "Weight decay: days ahead learn from fewer, more redundant samples."
-        return 1e-3 if self.path.horizon == 1 else 1e-2
+    def fit_network(
+        self,
+        name: str,
+        frame: Frame,  # of the fitted path
+        data: LightningDataModule,  # what `frame.data` gives
+        epochs: int = 12,  # unless the expert's own settings say otherwise
+        seed: int = 0,
+        callbacks: tuple[Callback, ...] = (),
+    ) -> Trained:
+        "Train one more network by its settings."
+        own = self.settings.get(name, ExpertSettings())
+        torch.manual_seed(seed * 100 + len(self.networks))
+        network = new_network(name, self.path, frame.sizes, own)
+        how = train_expert(
+            network, data, own.epochs or epochs, seed=seed, callbacks=callbacks,
+            weight_decay=usual_decay(self.path.horizon) if own.weight_decay is None else own.weight_decay,
+            learning_rate=own.learning_rate,
+        )  # fmt: skip
+        self.networks[name], self.trained[name] = network, how
+        return how
 
     def _fit_tree(self, frame: Frame, train, gating, seed: int, progress: Progress | None) -> None:
         if progress:
