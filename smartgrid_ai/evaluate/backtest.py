@@ -16,7 +16,7 @@ from .metrics import forecast_metrics
 from .parallel import run_side_by_side
 from .schedule import TASKS, naive_forecasts, scheduled
 from ..features import FEATURE_NAMES
-from ..forecast.expert import Progress
+from ..forecast.expert import ExpertSettings, Progress
 from ..forecast.forecaster import MODEL_NAMES, NAIVE_NAMES, Forecaster, fit_path
 from ..forecast.moe import EXPERTS, Frame
 from ..forecast.paths import check_horizon, new_path
@@ -69,7 +69,9 @@ def _fit_families(
     "Fit what the wanted models need."
     experts = EXPERTS if "moe" in models else tuple(name for name in EXPERTS if name in models)
     wanted = [name for name in ("baseline", "lightgbm") if name in models] + ["moe"] * bool(experts)
-    families = {}
+    own = settings["tuned"].get(path.horizon, {})
+    tuned = {name: ExpertSettings(**own[name]) for name in own if name in experts}
+    settings, families = settings | {"tuned": tuned}, {}
     for name in wanted:
         forecaster = Forecaster(name, horizon=path.horizon, path=path, experts=experts, **settings)
         families[name] = forecaster.fit(readings, split, frame, progress)
@@ -107,6 +109,8 @@ def backtest(
     progress: Progress | None = None,
     issue_hour: int = 0,  # civil hour at which days and weeks ahead are issued
     refit: str = "never",  # or "quarterly", "monthly"
+    tuned: dict[int, dict[str, dict]]
+    | None = None,  # horizon -> expert -> numbers of its `ExpertSettings`
 ) -> Backtest:
     "Fit the models, forecast every test hour, measure. `ModelError` for an unknown model, horizon or refit."
     models = check_models(models)
@@ -115,7 +119,7 @@ def backtest(
         check_horizon(hours_ahead)
     readings = _with_lead(readings, split)
     settings = {"place": place, "weather": weather, "seed": seed}
-    settings |= {"epochs": epochs, "batches": batches, "trees": trees}
+    settings |= {"epochs": epochs, "batches": batches, "trees": trees, "tuned": tuned or {}}
     jobs = {
         f"{TASKS[ahead]}{'' if refit == 'never' else f' {part.test_start:%Y-%m}'}": (
             readings, part, models, ahead, settings, issue_hour
