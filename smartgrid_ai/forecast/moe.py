@@ -144,8 +144,8 @@ class Mixture:
             ).interrupted:
                 break
         if "tree" in experts and not interrupted:
-            self._fit_tree(frame, train, gating, seed, progress)
-        self._fit_gate(frame, validation, gating, seed)
+            self.grow(frame, train, gating, seed, progress)
+        self.join(frame, validation, gating, seed)
         return self
 
     def fit_network(
@@ -169,7 +169,15 @@ class Mixture:
         self.networks[name], self.trained[name] = network, how
         return how
 
-    def _fit_tree(self, frame: Frame, train, gating, seed: int, progress: Progress | None) -> None:
+    def grow(
+        self,
+        frame: Frame,
+        train: np.ndarray,  # (rows,) bool
+        gating: np.ndarray,  # (rows,) bool, for the spread
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        "Fit the boosted trees."
         if progress:
             progress("tree", 0, 1, "growing boosted trees")
         rows, _ = normalised_rows(
@@ -180,9 +188,14 @@ class Mixture:
         if progress:
             progress("tree", 1, 1, "boosted trees")
 
-    def _fit_gate(
-        self, frame: Frame, validation: np.ndarray, gating: np.ndarray, seed: int
+    def join(
+        self,
+        frame: Frame,
+        validation: np.ndarray,  # (rows,) bool
+        gating: np.ndarray,  # (rows,) bool: those of them the gate learns from
+        seed: int = 0,
     ) -> None:
+        "Fit the gate over the experts there are."
         torch.manual_seed(seed)
         wanted = frame.wanted_in(validation, FIT_EVERY)
         self.gate = GateNetwork(CIRCUMSTANCES, len(self.experts))
