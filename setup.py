@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(HERE / "settings.ini", encoding="utf-8")
 settings = parser["DEFAULT"]
-EXTRAS = ("serve", "report", "onnx", "lightgbm", "dev")
+EXTRAS = ("serve", "report", "onnx", "lightgbm", "tune", "dev")
 extras = {name: settings[f"{name}_requirements"].split() for name in EXTRAS}
 
 
