@@ -1,0 +1,1 @@
+"""The search for better settings, one room for each step of it."""
