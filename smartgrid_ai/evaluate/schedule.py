@@ -26,8 +26,13 @@ def issue_rows(
     every: int,  # days between two issues
     issue_hour: int = 0,  # civil hour
 ) -> np.ndarray:  # rows, in their order
-    "Where forecasts are issued: at one civil hour of every n-th day of a part, for each meter."
-    rows = np.flatnonzero(part & (hours.civil_hour == issue_hour))
+    "Where forecasts are issued: at one civil hour of every n-th day of a part, or the next hour where clocks skip it."
+    hour, first = hours.civil_hour, np.arange(len(hours)) == hours.first
+    before = np.r_[24, hour[:-1]]
+    came = np.where(
+        first, hour == issue_hour, (hour >= issue_hour) & ((before < issue_hour) | (before > hour))
+    )
+    rows = np.flatnonzero(part & came)
     meter = hours.meter[rows]
     number = np.arange(len(rows)) - np.searchsorted(meter, meter)
     return rows[number % every == 0]

@@ -269,9 +269,8 @@ def _wanted(hours: HourTable, horizon: int, start, end) -> Wanted:
     "What `predict` was asked for; `DataError` when the readings do not allow it."
     stamps = hours.timestamp
     if start is None and end is None:
-        seen = pd.Series(np.isfinite(hours.load) * np.arange(len(hours)))
-        last = seen.groupby(hours.meter).max().to_numpy()
-        rows = np.where(np.isfinite(hours.load[last]), last + 1, hours.bounds[:-1])
+        behind = np.where(np.isfinite(hours.load), np.arange(len(hours)) + 1, hours.first)
+        rows = pd.Series(behind).groupby(hours.meter).max().to_numpy()
     else:
         inside = np.ones(len(hours), bool) if start is None else (stamps >= start).to_numpy()
         if horizon > 1:

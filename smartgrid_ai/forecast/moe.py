@@ -33,7 +33,7 @@ from .rows import RegressionRows
 from .transformer import TransformerAhead, TransformerNetwork
 from .tree import TreeExpert
 from .wanted import CIRCUMSTANCES, Answers, Wanted, in_watts, next_hours
-from ..hours import OFF, YEAR
+from ..hours import OFF
 from ..origins import BLOCK
 from ..scaling import calendar_harmonics
 
@@ -236,13 +236,16 @@ class Mixture:
     def _bare_circumstances(rows: np.ndarray) -> np.ndarray:
         circumstances = np.zeros((len(rows), CIRCUMSTANCES), np.float32)
         calendar = calendar_harmonics(rows)
-        circumstances[:, :4], circumstances[:, 4:6] = calendar[:, :4], calendar[:, YEAR][:, :2]
-        circumstances[:, 6:8], circumstances[:, -1] = calendar[:, OFF], 1 / BLOCK
+        circumstances[:, :4], circumstances[:, 4:6] = calendar[:, :4], calendar[:, OFF]
+        circumstances[:, -1] = 1 / BLOCK
         return circumstances
 
     def _outputs(self, frame: Frame, wanted: Wanted) -> tuple[dict[str, np.ndarray], np.ndarray]:
         "What each expert says, and (n, experts) how it did over the last known day."
         earlier, place = frame.earlier(wanted)
+        if not len(earlier):
+            unknown = np.zeros((len(wanted), len(self.experts)), np.float32)
+            return self._all_outputs(frame, wanted), unknown
         before = self._all_outputs(frame, earlier)
         anchor, scale = frame.anchor_and_scale(earlier)
         truth = (frame.hours.load[earlier.target] - anchor) / scale
