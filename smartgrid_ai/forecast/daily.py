@@ -159,7 +159,7 @@ class DailyFrame:
 
     def circumstances(self, wanted: Wanted) -> np.ndarray:
         "(n, columns) what the gate decides by."
-        return circumstances(self.hours, wanted, self.table.weather.numpy())
+        return circumstances(self.hours, wanted)
 
     def rows(self, wanted: Wanted) -> RegressionRows:
         "The same forecasts for trees: known columns of the hour, recent misses, hours ahead."

@@ -75,7 +75,6 @@ class HourlyFrame:
     table: pd.DataFrame  # feature table with the columns of the structure
     hours: HourTable
     encoder: RowEncoder
-    weather: np.ndarray  # (rows, columns) standardised
     encoded: Encoded
 
     @property
@@ -114,7 +113,7 @@ class HourlyFrame:
 
     def circumstances(self, wanted: Wanted) -> np.ndarray:
         "(n, columns) what the gate decides by."
-        return circumstances(self.hours, wanted, self.weather)
+        return circumstances(self.hours, wanted)
 
     def rows(self, wanted: Wanted) -> RegressionRows:
         "The same forecasts for trees."
@@ -197,5 +196,4 @@ class HourlyPath:
         return table, make_hours(readings, self.place, self.weather, ahead)
 
     def _frame(self, table: pd.DataFrame, hours: HourTable) -> HourlyFrame:
-        weather = self.structure.standardised(hours)
-        return HourlyFrame(table, hours, self.encoder, weather, self.encoder.encode(table))
+        return HourlyFrame(table, hours, self.encoder, self.encoder.encode(table))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..hours import OFF, YEAR, HourTable
+from ..hours import OFF, HourTable
 from ..origins import BLOCK
 
 # %% ../../nbs/32_forecast.wanted.ipynb #1e626830
@@ -96,7 +96,7 @@ def in_watts(
     return Answers(wanted, frame(0), frame(1), frame(2), empty if weights is None else weights)
 
 # %% ../../nbs/32_forecast.wanted.ipynb #da59675b
-CIRCUMSTANCES = 12  # columns
+CIRCUMSTANCES = 9  # columns
 
 
 def forecast_keys(
@@ -120,15 +120,9 @@ def forecast_keys(
 def circumstances(
     hours: HourTable,
     wanted: Wanted,
-    weather: np.ndarray,  # (rows, columns) standardised
 ) -> np.ndarray:  # (n, CIRCUMSTANCES) float32
     "What is known of each wanted forecast's hour, in few numbers."
     target = wanted.target
     calendar = hours.calendar[target]
-    temperature = weather[target, 0] if weather.shape[1] else np.zeros(len(target))
-    return np.column_stack(
-        [
-            calendar[:, :4], calendar[:, YEAR][:, :2], calendar[:, OFF], calendar[:, 23:25],
-            temperature, wanted.horizon / BLOCK,
-        ]
-    ).astype(np.float32)  # fmt: skip
+    columns = [calendar[:, :4], calendar[:, OFF], calendar[:, 23:25], wanted.horizon / BLOCK]
+    return np.column_stack(columns).astype(np.float32)
