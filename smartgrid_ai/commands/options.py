@@ -233,6 +233,10 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trees", type=positive, default=60, help="in each forest of the baseline (default: 60)"
     )
+    group.add_argument(
+        "--settings", action="append", default=[], metavar="FILE",
+        help="settings of experts that smartgrid tune found (repeatable)",
+    )  # fmt: skip
 
 
 def dates_of(options: argparse.Namespace) -> dict:
@@ -245,4 +249,15 @@ def dates_of(options: argparse.Namespace) -> dict:
 
 def settings_of(options: argparse.Namespace) -> dict:
     "What training takes beside data, split and seed."
-    return {name: getattr(options, name) for name in ("weather", "epochs", "batches", "trees")}
+    chosen = {name: getattr(options, name) for name in ("weather", "epochs", "batches", "trees")}
+    return chosen | ({"tuned": _tuned(options.settings)} if options.settings else {})
+
+
+def _tuned(paths: list[str]) -> dict[int, dict]:
+    "Settings of experts by horizon; whatever is odd about them is said once."
+    from smartgrid_ai.tuning.space import join_settings
+
+    tuned, remarks = join_settings(paths)
+    for remark in remarks:
+        say(f"note: {remark}")
+    return tuned

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGES', 'add_report', 'folder_options', 'run_report_command', 'training_parameters', 'backtest_options',
-           'backtest_parameters']
+           'backtest_parameters', 'tune_parameters']
 
 # %% ../../nbs/84_commands.report.ipynb #ae31033c
 import argparse
@@ -39,6 +39,13 @@ def add_report(commands) -> None:
     )
     folder_options(own, argparse.SUPPRESS, training=False)
     backtest_options(own)
+    text = "what a search of settings found, what mattered, and whether it held"
+    own = add_command(
+        pages, "tune", run_report_command, text, "smartgrid report tune gru_24.sqlite"
+    )
+    own.add_argument("study", metavar="STUDY", help="the SQLite file of smartgrid tune --study")
+    own.add_argument("--title", metavar="TEXT", help="of the page")
+    folder_options(own, argparse.SUPPRESS, training=False)
 
 
 def folder_options(
@@ -66,8 +73,8 @@ def run_report_command(options: argparse.Namespace) -> int:
     from smartgrid_ai.reports import run_report
 
     check_folder(options.output)
-    backtest = options.name == "backtest"
-    parameters = backtest_parameters(options) if backtest else training_parameters(options)
+    own = {"backtest": backtest_parameters, "tune": tune_parameters}
+    parameters = own.get(options.name, training_parameters)(options)
     result = run_report(options.name, parameters, options.output)
     print(f"{result.path}\n{result.verdict}".strip(), flush=True)
     return 1 if result.failed else 0
@@ -123,3 +130,13 @@ def backtest_parameters(
     names = ("unit", "timezone", "country", "subdivision", "clock", "weather", "task", "title")
     said = {name: getattr(options, name) for name in names if getattr(options, name)}
     return {"forecasts": str(options.forecasts)} | said
+
+# %% ../../nbs/84_commands.report.ipynb #dd30da78
+def tune_parameters(
+    options: argparse.Namespace,
+) -> dict[str, str]:
+    "Parameters of the notebook; `DataError` for a file that is no study, or one without a finished trial."
+    from smartgrid_ai.tuning.study import best_trial, open_study
+
+    best_trial(open_study(options.study))
+    return {"study": str(options.study)} | ({"title": options.title} if options.title else {})
