@@ -110,6 +110,10 @@ def add_backtest(commands) -> None:
         help="comma-separated; default: all but lightgbm, which needs its extra",
     )
     parser.add_argument(
+        "--weather-error", type=float, default=0.0, metavar="DEGREES",
+        help="spoil the test part's temperatures by a lasting error of this standard deviation, in °C (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
         "--issue-hour", type=int, default=0, choices=range(24), metavar="HOUR",
         help="civil hour at which days and weeks ahead are issued (default: 0)",
     )  # fmt: skip
@@ -138,7 +142,8 @@ def run_backtest(options: argparse.Namespace) -> int:
     readings = read(source)
     split = chronological_split(readings, source.place, **dates_of(options))
     chosen = {"horizon": horizons, "seed": options.seed, "progress": progress}
-    chosen |= {"issue_hour": options.issue_hour, "refit": options.refit} | settings_of(options)
+    chosen |= {"issue_hour": options.issue_hour, "refit": options.refit}
+    chosen |= {"weather_error": options.weather_error} | settings_of(options)
     result = backtest(readings, split, source.place, models, **chosen)
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}")
