@@ -164,7 +164,8 @@ def test_a_new_meter_gets_sensible_forecasts(load, fitted, family, horizon, days
 @pytest.mark.parametrize("horizon", HORIZONS)
 def test_a_meter_that_is_all_there_is_may_be_new(fitted, horizon):
     for hours in (1, 2, 30, 200):
-        answer = fitted["moe", horizon].predict(readings(hours, level=90.0, seed=5))
+        new = readings(hours, level=90.0, seed=5).assign(meter_id="new")
+        answer = fitted["moe", horizon].predict(new)
         assert len(answer) == horizon and finite(answer)
         assert answer["prediction"].between(0, 400).all()
 
