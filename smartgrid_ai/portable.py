@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from .errors import ModelError
 from .forecast.expert import ExpertNetwork
-from .forecast.moe import GateNetwork
 
 # %% ../nbs/62_portable.ipynb #8868fcea
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
@@ -67,9 +66,6 @@ def example_inputs(
     if isinstance(network, ExpertNetwork):
         width = network.embed[0].in_features
         return lambda batch, hours: {"rows": torch.zeros(batch, hours, width)}
-    if isinstance(network, GateNetwork):
-        width = network.layers[0].in_features
-        return lambda batch, hours: {"row": torch.zeros(batch, width)}
     raise ModelError(
         f"{type(network).__name__} does not say what it reads: give it a method example_inputs(batch, hours)"
     )
@@ -166,17 +162,22 @@ _GATES = {
 
 
 class _Recurrent(nn.Module):
-    "Stands for an `nn.GRU` or `nn.LSTM` with one direction and the batch first, while it is exported."
+    "Stands for an `nn.GRU` or `nn.LSTM` with the batch first while it is exported."
 
     def __init__(self, layer: nn.GRU | nn.LSTM):
         super().__init__()
         self.layers, self.hidden = layer.num_layers, layer.hidden_size
+        self.ways = 2 if layer.bidirectional else 1
         self.operator, order, self.settings = _GATES[type(layer)]
-        for number, (inner, outer, *biases) in enumerate(layer.all_weights):
-            both = torch.cat([self._ordered(bias, order) for bias in biases])
-            self.register_buffer(f"inner_{number}", self._ordered(inner, order)[None])
-            self.register_buffer(f"outer_{number}", self._ordered(outer, order)[None])
-            self.register_buffer(f"bias_{number}", both[None])
+        if self.ways == 2:
+            self.settings = self.settings | {"direction": "bidirectional"}
+        for number in range(self.layers):
+            walks = layer.all_weights[number * self.ways : (number + 1) * self.ways]
+            ordered = [[self._ordered(weight, order) for weight in walk] for walk in walks]
+            inner, outer, *biases = (torch.stack(weights) for weights in zip(*ordered))
+            self.register_buffer(f"inner_{number}", inner)
+            self.register_buffer(f"outer_{number}", outer)
+            self.register_buffer(f"bias_{number}", torch.cat(biases, 1))
 
     @staticmethod
     def _ordered(weight: Tensor, order: tuple[int, ...]) -> Tensor:
@@ -189,12 +190,14 @@ class _Recurrent(nn.Module):
         start: Tensor
         | tuple[Tensor, ...]
         | None = None,  # state before the first hour; None = zeros
-    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:  # (batch, hours, hidden), state after the last
+    ) -> tuple[
+        Tensor, Tensor | tuple[Tensor, ...]
+    ]:  # (batch, hours, ways hidden), state after the last
         "Like the layer it stands for."
         values, states = rows.transpose(0, 1), []
         start = () if start is None else several(start)
         for number in range(self.layers):
-            given = [state[number : number + 1] for state in start]
+            given = [state[number * self.ways : (number + 1) * self.ways] for state in start]
             values, *state = self._layer(number, values, given)
             states.append(state)
         ends = tuple(torch.cat(parts) for parts in zip(*states))
@@ -203,20 +206,21 @@ class _Recurrent(nn.Module):
     def _layer(self, number: int, values: Tensor, given: list[Tensor]) -> list[Tensor]:
         hours, batch = values.shape[:2]
         weights = [getattr(self, f"{part}_{number}") for part in ("inner", "outer", "bias")]
-        shapes = [(hours, 1, batch, self.hidden)]
-        shapes += [(1, batch, self.hidden)] * (2 if self.operator == "LSTM" else 1)
+        shapes = [(hours, self.ways, batch, self.hidden)]
+        shapes += [(self.ways, batch, self.hidden)] * (2 if self.operator == "LSTM" else 1)
         inputs = (values, *weights, *((None, *given) if given else ()))
-        answers = torch.onnx.ops.symbolic_multi_out(
+        answer, *state = torch.onnx.ops.symbolic_multi_out(
             self.operator, inputs, {"hidden_size": self.hidden} | self.settings,
             dtypes=[values.dtype] * len(shapes), shapes=shapes, version=_OPSET,
         )  # fmt: skip
-        return [answers[0].squeeze(1), *answers[1:]]
+        beside = answer.squeeze(1) if self.ways == 1 else answer.transpose(1, 2).flatten(2)
+        return [beside, *state]
 
 
 def _with_onnx_layers(network: nn.Module) -> nn.Module:
     "The network, changed in place: recurrent layers that ONNX has are replaced."
     for name, part in network.named_children():
-        usual = type(part) in _GATES and part.batch_first and part.bias and not part.bidirectional
+        usual = type(part) in _GATES and part.batch_first and part.bias
         if usual and not getattr(part, "proj_size", 0):
             setattr(network, name, _Recurrent(part))
         else:
