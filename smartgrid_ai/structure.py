@@ -128,6 +128,31 @@ class StructureModel:
         self.state |= {"weights": np.stack(weights).astype(np.float32), "level": level}
         return out
 
+    def adopt(
+        self,
+        hours: HourTable,
+        train: np.ndarray,  # (rows,) bool
+    ) -> None:
+        "Weights of their own for further meters, shrunk towards the group; those there are stay as they are."
+        observed, known = train & np.isfinite(hours.load), set(self.meters)
+        names, weights, levels = [], [], []
+        for meter, a, b in zip(hours.meters, hours.bounds[:-1], hours.bounds[1:]):
+            seen = observed[a:b]
+            if meter in known or not seen.any():
+                continue
+            load, columns = hours.load[a:b][seen], self._columns(hours, slice(a, b))[seen]
+            levels.append(_mean_load(load))
+            target = (load / levels[-1] - 1).astype(np.float32)
+            square, cross = (columns.T @ side for side in (columns, target))
+            weights.append(
+                _solve(square.astype(float), cross.astype(float), PENALTY, self.state["group"])
+            )
+            names.append(meter)
+        if names:
+            self.meters = (*self.meters, *names)
+            self.state["weights"] = np.vstack([self.state["weights"], np.float32(weights)])
+            self.state["level"] = np.r_[self.state["level"], levels]
+
     def apply(
         self,
         hours: HourTable,

@@ -232,6 +232,14 @@ class DailyPath:
         hours = make_hours(readings, self.place, self.weather, ahead)
         return DailyFrame(hours, self.encoder, self.encoder.table(hours), self.horizon // BLOCK)
 
+    def adopt(
+        self,
+        readings: pd.DataFrame,  # canonical
+        train: np.ndarray,  # (rows of the hourly grid,) bool
+    ) -> None:
+        "Let further meters have weights of their own in the structure; nothing else changes."
+        self.encoder.structure.adopt(make_hours(readings, self.place, self.weather), train)
+
     def views(self) -> tuple[list[int], tuple[int, float, float]]:
         "Columns only the structure's readers see, and the shortcut for them: column, mean, deviation."
         width = self.encoder.width

@@ -169,6 +169,14 @@ class HourlyPath:
         added = structure_covariates(table, hours, expected, self.structure.level_of(hours))
         return self._frame(table.assign(**added), hours)
 
+    def adopt(
+        self,
+        readings: pd.DataFrame,  # canonical
+        train: np.ndarray,  # (rows of the hourly grid,) bool
+    ) -> None:
+        "Let further meters have weights of their own in the structure; nothing else changes."
+        self.structure.adopt(make_hours(readings, self.place, self.weather), train)
+
     def frame_of(self, table: pd.DataFrame, hours: HourTable) -> HourlyFrame:
         "A feature table that has all its columns already, changed by hand perhaps."
         return self._frame(table, hours)
