@@ -94,7 +94,8 @@ class Bench:
         self.trees = {}  # boosted trees by seed
         self.facts = {
             "target": target, "horizon": horizon, "weather": weather, "epochs": epochs, "seed": seed,
-            "split": split.as_dict() | {"test_end": None}, "timezone": place.timezone,
+            "split": {name: at for name, at in split.as_dict().items() if name != "test_end"},
+            "timezone": place.timezone,
             "data": describe_data(known)["sha256"],
         }  # fmt: skip
 
