@@ -75,12 +75,6 @@ def publish_forecasters(
     "Write each fitted family as a new version, active unless its training was interrupted and another is."
     bundles = {}
     for name, forecaster in result.forecasters.items():
-        recent = readings.groupby("meter_id", sort=False).tail(400).reset_index(drop=True)
-        table = forecaster.features(recent)
-        row = table.loc[
-            ~table["warm_up"] & (table["missing"] == 0), list(forecaster.feature_names)
-        ].tail(1)
-        example = {"example_features": row.to_numpy()[0].tolist()} if len(row) else {}
         manifest = {
             "family": "forecast",
             "features": list(forecaster.feature_names),
@@ -88,11 +82,22 @@ def publish_forecasters(
             "metrics": forecaster.metrics,
             "parameters": forecaster.parameters
             | {"weather": result.weather, "horizon": forecaster.horizon}
-            | example,
+            | _example(forecaster, readings),
         }
         activate = not was_interrupted(forecaster) or registry.active(name) is None
         bundles[name] = registry.publish(name, forecaster.save, manifest, activate)
     return bundles
+
+
+def _example(forecaster, readings: pd.DataFrame) -> dict:
+    "A recent complete row of features to try a bundle with; nothing for days ahead, which take no rows."
+    if forecaster.horizon > 1:
+        return {}
+    recent = readings.groupby("meter_id", sort=False).tail(400).reset_index(drop=True)
+    table = forecaster.features(recent)
+    whole = ~table["warm_up"] & (table["missing"] == 0)
+    row = table.loc[whole, list(forecaster.feature_names)].tail(1)
+    return {"example_features": row.to_numpy()[0].tolist()} if len(row) else {}
 
 
 def was_interrupted(
@@ -108,14 +113,15 @@ def known_floor(
 ) -> (
     dict | None
 ):  # wape [%], models {name: WAPE on the same hours}; None for data without a known floor
-    "The smallest error possible on the test hours without a fault, and the models' errors on those hours."
-    if not {"expected", "fault"} <= set(readings):
+    "The smallest error possible on the test hours without a fault, and the models' errors on those hours, an hour ahead."
+    forecasts = result.forecasts[result.forecasts["task"] == "h1"]
+    if not {"expected", "fault"} <= set(readings) or forecasts.empty:
         return None
     from smartgrid_ai.evaluate.metrics import wape
 
     lowest = floor(readings, result.split.test_start, result.split.test_end)
     sound = readings.loc[readings["fault"] == "", ["meter_id", "timestamp"]]
-    rows = result.forecasts.merge(sound, on=["meter_id", "timestamp"])
+    rows = forecasts.merge(sound, on=["meter_id", "timestamp"])
     errors = {
         model: wape(part["actual"], part["prediction"])
         for model, part in rows.groupby("model", sort=False)
@@ -134,15 +140,21 @@ def forecast_artefacts(
     source: Source,
     parameters: dict,
 ) -> ForecastArtefacts:
-    "What the training report shows, importance of the best family included."
+    "What the training report shows, importance of the best family included: of several tasks, the nearest."
     from smartgrid_ai.evaluate.backtest import permutation_importance
+
+    nearest = result.forecasts["horizon"].groupby(result.forecasts["task"]).max().idxmin()
+    forecasts, metrics = (
+        table[table["task"] == nearest].reset_index(drop=True)
+        for table in (result.forecasts, result.metrics)
+    )
 
     importance = None
     for family in ("moe", "baseline"):
         if family in result.forecasters and importance is None:
             importance = permutation_importance(result.forecasters[family], readings, result.split)
     return ForecastArtefacts(
-        forecasts=result.forecasts, metrics=result.metrics, weather=result.weather, place=source.place,
+        forecasts=forecasts, metrics=metrics, weather=result.weather, place=source.place,
         split=result.split.as_dict(), floor=known_floor(readings, result), importance=importance,
         provenance=describe_run(readings, source.name, parameters),
     )  # fmt: skip
@@ -244,7 +256,7 @@ def train(
     artefacts: str | Path = "reports/artefacts",  # what the reports are made from
     dates: dict | None = None,  # train_start, val_start, test_start, test_end; None = 70/30
     seed: int = 0,
-    settings: dict | None = None,  # epochs, batches, trees, weather
+    settings: dict | None = None,  # horizon, epochs, batches, trees, weather
     progress=None,  # see `smartgrid_ai.forecast.expert.Progress`
     readings: pd.DataFrame | None = None,  # if they were read already
 ):  # a `Backtest`
@@ -290,11 +302,15 @@ def in_unit(
 
 
 def in_clock(
-    forecasts: pd.DataFrame,  # timestamp in UTC
+    forecasts: pd.DataFrame,  # timestamp, and issued if it is there, in UTC
     source: Source,
 ) -> pd.DataFrame:
     "Timestamps by the file's own clock: UTC, or the naive wall clock for files that use it."
     if source.clock == "utc":
         return forecasts
-    local = forecasts["timestamp"].dt.tz_convert(source.place.timezone).dt.tz_localize(None)
-    return forecasts.assign(timestamp=local)
+    local = {
+        name: forecasts[name].dt.tz_convert(source.place.timezone).dt.tz_localize(None)
+        for name in ("issued", "timestamp")
+        if name in forecasts
+    }
+    return forecasts.assign(**local)

@@ -19,7 +19,7 @@ from .schemas import EXAMPLE_FEATURES
 
 # %% ../../nbs/72_serve.predictor.ipynb #03d38e8e
 BUNDLE_OF = {"baseline": "baseline"} | dict.fromkeys(
-    ("gru", "cnn_lstm", "transformer", "attention", "moe"), "moe"
+    ("gru", "cnn_lstm", "transformer", "attention", "dense", "moe"), "moe"
 )
 ANOMALY = "anomaly"
 
@@ -93,8 +93,9 @@ class Predictor:
         self._loaded: OrderedDict[tuple[str, str], tuple[Bundle, object]] = OrderedDict()
 
     def load_champions(self) -> list[str]:
-        "Load the active version of every model; `ModelError` if there is none or one is damaged."
-        names = [n for n in self.registry.names() if self.registry.active(n)]
+        "Load the active version of every model that is served; `ModelError` if there is none or one is damaged."
+        asked = {*BUNDLE_OF.values(), ANOMALY}
+        names = [n for n in self.registry.names() if n in asked and self.registry.active(n)]
         if not names:
             self.registry.locate("moe")
         for name in names:

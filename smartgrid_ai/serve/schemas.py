@@ -88,7 +88,10 @@ class Strict(BaseModel):
 
 
 ModelName = Annotated[
-    str, Field(max_length=64, description="moe, baseline, gru, cnn_lstm, transformer or attention")
+    str,
+    Field(
+        max_length=64, description="moe, baseline, gru, cnn_lstm, transformer, attention or dense"
+    ),
 ]
 ModelVersion = Annotated[
     str,
