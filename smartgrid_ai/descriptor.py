@@ -17,6 +17,7 @@ from .forecast.calibration import BANDS, GRID
 from .forecast.daily import DailyPath
 from .forecast.hourly import HourlyPath
 from .forecast.paths import path_state
+from .forecast.wanted import CIRCUMSTANCES
 from .hours import TEMPERATURE_NAMES
 from .origins import DAY_LAGS, LIMIT, WEEK_LAGS
 from .provenance import package_versions
@@ -31,9 +32,7 @@ CALENDAR_NAMES = (
     "is_holiday",
 )
 NEIGHBOURS = ("holiday_yesterday", "holiday_tomorrow")
-GATE_NAMES = (
-    *CALENDAR_NAMES[:4], "sin_1_year", "cos_1_year", *CALENDAR_NAMES[-2:], *NEIGHBOURS, "temperature", "days_ahead",
-)  # fmt: skip
+GATE_NAMES = (*CALENDAR_NAMES[:4], *CALENDAR_NAMES[-2:], *NEIGHBOURS, "days_ahead")
 
 
 def encoded_columns(
@@ -65,9 +64,7 @@ def origin_columns(
 # %% ../nbs/62_descriptor.ipynb #e3a1b667
 def _counted(names: list[str], width: int) -> list[str]:
     if len(names) != width:
-        raise ModelError(
-            f"an encoded hour has {width} columns and {len(names)} names: the encoder changed"
-        )
+        raise ModelError(f"there are {width} columns and {len(names)} names: the encoder changed")
     return names
 
 # %% ../nbs/62_descriptor.ipynb #cbfd921c
@@ -151,7 +148,7 @@ def constants(
         "format": 2, "family": forecaster.name, "horizon": forecaster.horizon, "weather": forecaster.weather,
         "place": asdict(forecaster.place), "never_negative": bool(forecaster.lowest == 0),
         "versions": {name: versions[name] for name in ("smartgrid_ai", "torch") if name in versions},
-        "features": list(FEATURE_NAMES), "gate_columns": list(GATE_NAMES), **names,
+        "features": list(FEATURE_NAMES), "gate_columns": _counted(list(GATE_NAMES), CIRCUMSTANCES), **names,
         "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors},
     }  # fmt: skip
     return facts | _of_path(path, learned), long

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from loads import readings
+from safetensors.numpy import load_file
 from torch import nn
 
 pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
@@ -17,10 +18,14 @@ pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 from smartgrid_ai import export
 from smartgrid_ai.cli import main
 from smartgrid_ai.data.tables import write_table
+from smartgrid_ai.descriptor import origin_columns
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.export import accept_int8, export_forecaster, quantise
-from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
-from smartgrid_ai.forecast.moe import EXPERTS, GateNetwork
+from smartgrid_ai.forecast.forecaster import Forecaster, fit_path, load_forecaster
+from smartgrid_ai.forecast.gate import GateNetwork
+from smartgrid_ai.forecast.moe import NETWORKS
+from smartgrid_ai.forecast.paths import new_path
+from smartgrid_ai.forecast.wanted import next_days
 from smartgrid_ai.portable import OnnxNetwork, example_inputs, export_network
 from smartgrid_ai.readings import Place
 from smartgrid_ai.registry import Registry
@@ -31,13 +36,14 @@ SIZES = [(1, 1), (1, 9), (64, 1), (3, 250)]
 
 
 class PastAndFuture(nn.Module):
-    "Reads a past with two kinds of memory, and decodes a future from where they ended."
+    "Reads a past with two kinds of memory, both ways, and decodes a future from where they ended."
 
     def __init__(self):
         super().__init__()
-        self.past = nn.GRU(3, 8, 2, batch_first=True)
-        self.long = nn.LSTM(8, 8, 2, batch_first=True)
-        self.future, self.head = nn.LSTM(2, 8, 2, batch_first=True), nn.Linear(8, 3)
+        self.past = nn.GRU(3, 8, 2, batch_first=True, bidirectional=True)
+        self.long = nn.LSTM(16, 8, 2, batch_first=True, bidirectional=True)
+        self.future = nn.LSTM(2, 8, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 3)
 
     def example_inputs(self, batch, hours):
         return {"past": torch.zeros(batch, hours, 3), "future": torch.zeros(batch, 24, 2)}
@@ -65,12 +71,28 @@ def same(network, file, batch, hours):
         torch.testing.assert_close(file(*inputs), network(*inputs), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*EXPERTS, "gate", "two inputs"])
+def expert(name, kind):
+    "A small network with something to hide and a shortcut."
+    small = {"width": 7, "hidden": 16} | (
+        {"layers": 1} if (name, kind) == ("transformer", 0) else {}
+    )
+    network = NETWORKS[name][kind](**small, **({"channels": 4} if kind else {}))
+    network.view.set(slice(1, 3), (5, 0.7, -0.2))
+    return network
+
+
+ALL = {
+    **{name: lambda name=name: expert(name, 0) for name in NETWORKS},
+    **{f"{name} ahead": lambda name=name: expert(name, 1) for name in NETWORKS},
+    "gate": lambda: GateNetwork(7, 3),
+    "two inputs": PastAndFuture,
+}
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_file_says_what_its_network_says(name, tmp_path):
     torch.manual_seed(1)
-    small = {"width": 7, "hidden": 16} | ({"layers": 1} if name == "transformer" else {})
-    makers = {"gate": lambda: GateNetwork(7, 3), "two inputs": PastAndFuture}
-    network = (EXPERTS[name](**small) if name in EXPERTS else makers[name]()).eval()
+    network = ALL[name]().eval()
     nn.init.normal_(list(network.parameters())[-2])
     written = export_network(network, tmp_path / "network.onnx")
     assert written.difference < 1e-4
@@ -155,9 +177,20 @@ def test_the_folder_holds_every_network_and_its_constants(exported, facts, forec
         ["gru", "cnn_lstm"],
     )
     assert facts["networks"]["gru"]["inputs"]["rows"] == ["batch", "hours", len(facts["columns"])]
-    assert facts["networks"]["gate"]["outputs"]["weights"] == ["batch", 2]
-    medians = forecaster.family.mixture.encoder.state["medians"]
-    np.testing.assert_allclose(facts["encoder"]["medians"], medians)
+    assert facts["networks"]["gate"]["outputs"]["weights"] == ["batch", "hours", 2]
+    assert facts["networks"]["gate"]["inputs"] == {
+        "circumstances": ["batch", "hours", len(facts["gate_columns"])],
+        "recent": ["batch", "hours", 2],
+    }
+    np.testing.assert_allclose(
+        facts["encoder"]["medians"], forecaster.path.encoder.state["medians"]
+    )
+    arrays = load_file(exported / facts["arrays"]["file"])
+    assert {name: list(value.shape) for name, value in arrays.items()} == facts["arrays"]["shapes"]
+    np.testing.assert_array_equal(
+        arrays["structure.weights"], forecaster.path.structure.state["weights"]
+    )
+    np.testing.assert_array_equal(arrays["grouped.moe"], forecaster.conformal["moe"].grouped)
     assert len(facts["conformal"]["factors"]["moe"]["quantiles"]) == len(
         facts["conformal"]["levels"]
     )
@@ -236,13 +269,110 @@ def test_a_failed_export_leaves_the_old_folder(how, exported, forecaster, monkey
 
 
 def test_an_expert_that_is_no_network_is_left_out_and_said(forecaster, monkeypatch, tmp_path):
-    monkeypatch.setattr(forecaster.family.mixture, "networks", {"tree": object()})
+    monkeypatch.setattr(forecaster.family.mixture, "networks", {})
+    monkeypatch.setattr(forecaster.family.mixture, "tree", object())
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "export.json").write_text("{}")  # of an earlier export
     (tmp_path / "export" / "gru.onnx").write_bytes(b"old")
     facts, _ = export_forecaster(forecaster, tmp_path / "export")
     assert "no network" in facts["skipped"]["tree"] and list(facts["networks"]) == ["gate"]
-    assert sorted(state(tmp_path / "export")) == ["export.json", "gate.onnx"]
+    assert facts["experts"] == ["tree"]
+    assert sorted(state(tmp_path / "export")) == [
+        "constants.safetensors",
+        "export.json",
+        "gate.onnx",
+    ]
+
+
+# Days ahead
+
+
+@pytest.fixture(scope="module")
+def days(load):
+    "A forecaster of the day ahead, whose experts walk both ways."
+    long = readings(2000, gaps=0.01)
+    experts = ("gru", "cnn_lstm")
+    made = Forecaster("moe", PLACE, horizon=24, epochs=1, batches=3, experts=experts)
+    return made.fit(long, chronological_split(long, PLACE)), long
+
+
+@pytest.fixture(scope="module")
+def ahead(days, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ahead") / "exported"
+    facts, verdicts = export_forecaster(days[0], folder, days[1])
+    return folder, json.loads(json.dumps(facts)), verdicts
+
+
+def test_a_forecaster_of_the_day_ahead_is_exported(ahead, days):
+    folder, facts, verdicts = ahead
+    width, forecaster = len(facts["columns"]), days[0]
+    assert facts == json.loads((folder / "export.json").read_text()) and facts["horizon"] == 24
+    for name in ("gru", "cnn_lstm"):
+        part = facts["networks"][name]
+        assert part["inputs"] == {
+            "past": ["batch", 168, width + 4],
+            "future": ["batch", 24, width],
+        }
+        assert part["outputs"] == {"forecast": ["batch", 24, 3]} and part["difference"] < 1e-4
+        assert (folder / f"{name}.int8.onnx").exists() == ("file" in part["int8"])
+    np.testing.assert_allclose(facts["encoder"]["mean"], forecaster.path.encoder.state["mean"])
+    arrays = load_file(folder / facts["arrays"]["file"])
+    assert arrays["grouped.moe"].shape == (len(forecaster.conformal["moe"].grouped), 199)
+    assert {verdict.name for verdict in verdicts} >= {"gru", "cnn_lstm"}
+    for verdict in verdicts:
+        assert verdict.onnx == pytest.approx(verdict.torch, rel=1e-4) and verdict.hours > 100
+
+
+def test_the_day_ahead_can_be_forecast_from_the_files_alone(ahead, days):
+    "Readings of the worked example, encoded in Python, through the files to watts."
+    folder, facts, _ = ahead
+    forecaster, worked = days[0], facts["worked_origin"]
+    count = len(worked["readings"]["temperature"])
+    clock = pd.date_range(worked["start"], periods=count, freq="h").as_unit("us")
+    load = pd.Series(worked["readings"]["consumption"]).reindex(range(count))
+    table = pd.DataFrame({"meter_id": "example", "timestamp": clock, "consumption": load})
+    table["temperature"] = worked["readings"]["temperature"]
+    frame = forecaster.path.frame(table)
+    batch = frame.encode(np.array([count - 24]), np.array([1]))
+    np.testing.assert_allclose(batch.future[0], worked["future"], atol=1e-3)
+    np.testing.assert_allclose(batch.past[0, -1], worked["last_past_hour"], atol=1e-3)
+    said = OnnxNetwork(folder / "gru.onnx")(batch.past, batch.future)[0].numpy()
+    location = np.array(worked["anchor"]) + worked["scale"][0] * said[:, 0]
+    expected = forecaster.predict(table, "gru")
+    assert (expected["timestamp"] == clock[-24:]).all()
+    np.testing.assert_allclose(location, expected["prediction"], rtol=1e-3)
+
+
+def test_quantiles_follow_from_the_files(ahead, days):
+    "As `meaning` says: the factor of the group, times the distance on its side."
+    folder, facts, _ = ahead
+    forecaster, load = days
+    frame = forecaster.path.frame(load, 24)
+    wanted = next_days(np.array([len(load)]))
+    answers = forecaster.family.answer(frame, wanted)
+    location, below, above = (
+        part["moe"].to_numpy() for part in (answers.location, answers.below, answers.above)
+    )
+    bands, level = facts["conformal"]["bands"], facts["conformal"]["levels"].index(0.9)
+    band = np.searchsorted(bands, np.arange(1, 25))
+    group = 24 * band + frame.hours.civil_hour[wanted.target]
+    factor = load_file(folder / facts["arrays"]["file"])["grouped.moe"][group, level]
+    expected = forecaster.predict(load)["q0.9"]
+    np.testing.assert_allclose(
+        location + factor * np.where(factor < 0, below, above), expected, rtol=1e-6
+    )
+
+
+def test_columns_of_every_kind_of_weather_have_names(load):
+    long = readings(2000)
+    humid = long.assign(humidity=50.0 + 10 * np.sin(np.arange(2000) / 5))
+    for table in (long, humid, humid.drop(columns="temperature"), humid.iloc[:, :3]):
+        path = new_path(24, PLACE)
+        fit_path(path, table, chronological_split(table, PLACE))
+        names = origin_columns(path.encoder.structure.names, path.encoder.width)
+        assert len(set(names)) == len(names) == path.encoder.width
+    with pytest.raises(ModelError, match="the encoder changed"):
+        origin_columns((), 3)
 
 
 def test_a_folder_of_something_else_is_never_replaced(forecaster, tmp_path):
