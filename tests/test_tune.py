@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.forecast.expert import ExpertSettings
 from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
 from smartgrid_ai.forecast.moe import NETWORKS
+from smartgrid_ai.reports import find_report
 from smartgrid_ai.tuning import confirm, study
 from smartgrid_ai.tuning.findings import importance_findings, importance_of, trials_table
 from smartgrid_ai.tuning.space import (
@@ -369,7 +371,17 @@ def desk(office, tmp_path_factory) -> Path:
 
 
 def test_ctrl_c_and_the_same_command_again(desk, monkeypatch, capsys):
-    line = ["tune", "office.csv", *LINE, *DATES, "--study", "dense.sqlite", "--trials"]
+    line = [
+        "tune",
+        "office.csv",
+        *LINE,
+        *DATES,
+        "--study",
+        "dense.sqlite",
+        "--confirm-seeds",
+        "1",
+        "--trials",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(
         [str(PROGRAM), *line, "500"], cwd=desk, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -388,9 +400,49 @@ def test_ctrl_c_and_the_same_command_again(desk, monkeypatch, capsys):
     assert main([*line, str(kept)]) == 0
     assert "Recommended" in capsys.readouterr().out
     assert read_settings("dense.json").horizon == 1
-    assert main(["report", "tune", "dense.sqlite"]) == 0
-    (page,) = Path("reports").glob("tune-*.html")
-    assert "Recommended: <b>the default settings</b>" in page.read_text()
+
+
+def shown_on_the_page(path: Path, monkeypatch) -> str:
+    "What the cells of the report display, run in this process."
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda html: shown.append(html.data))
+    notebook = find_report("tune")
+    known = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, known)
+        if "parameters" in cell.metadata.get("tags", []):
+            known["study"] = str(path)
+    return "".join(shown)
+
+
+def test_the_page_says_what_held(bench, instant, tmp_path, monkeypatch):
+    opened = study.open_study(tmp_path / "a.sqlite", bench.facts)
+    study.search(opened, bench, 11)
+    assert "is not confirmed yet" in shown_on_the_page(tmp_path / "a.sqlite", monkeypatch)
+    best = study.best_trial(opened)
+    rows = [
+        dict(zip(confirm.COLUMNS, (setting, seed, part, week, error + 0.01 * (week % 3), 2.0, 168)))
+        for setting, error in (("tuned", 0.39), ("default", 0.4))
+        for seed in (1, 2, 3)
+        for week in range(12)
+        for part in [("choosing", "confirming")[week % 2]]
+    ]
+    opened.set_user_attr("confirmation", {"trial": best.number, "seeds": 3, "rows": rows})
+    page = shown_on_the_page(tmp_path / "a.sqlite", monkeypatch)
+    assert "Recommended: <b>the tuned settings</b>" in page and page.count("<svg") >= 2
+
+
+def test_the_command_hands_a_study_to_the_page(bench, instant, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "smartgrid_ai.reports.run_report", lambda *given: asked.append(given) or 1 / 0
+    )
+    path = tmp_path / "a.sqlite"
+    study.search(study.open_study(path, bench.facts), bench, 1)
+    with pytest.raises(ZeroDivisionError):
+        main(["report", "tune", str(path), "--output", str(tmp_path)])
+    assert asked == [("tune", {"study": str(path)}, str(tmp_path))]
 
 
 def test_backtest_builds_experts_by_the_settings_of_their_horizon(desk, monkeypatch, capsys):
