@@ -259,6 +259,7 @@ def train(
     settings: dict | None = None,  # horizon, epochs, batches, trees, weather
     progress=None,  # see `smartgrid_ai.forecast.expert.Progress`
     readings: pd.DataFrame | None = None,  # if they were read already
+    file=None,  # a `MeterFile` of which the readings are a sample: its other meters join the models
 ):  # a `Backtest`
     "Fit forecasters and anomaly ensemble, publish them, and leave the material for both reports."
     from smartgrid_ai.evaluate.backtest import backtest
@@ -274,6 +275,10 @@ def train(
     result = backtest(
         readings, split, source.place, seed=seed, progress=progress, **(settings or {})
     )
+    if file is not None:
+        from smartgrid_ai.evaluate.many import adopt_all
+
+        adopt_all(file, result.forecasters.values(), split, progress=progress)
     report("importance", 0, 1, "shuffling one feature after the other")
     shown = forecast_artefacts(result, readings, source, parameters)
     report("anomalies", 0, 1, "three detectors and the recommended one")

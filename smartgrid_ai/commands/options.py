@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'UNITS', 'say', 'Progress', 'add_command', 'positive', 'names', 'check_folder', 'check_output',
-           'source_options', 'reading_options', 'source_of', 'read', 'split_options', 'training_options', 'dates_of',
-           'settings_of']
+           'source_options', 'reading_options', 'source_of', 'read', 'sample_of', 'read_sample', 'split_options',
+           'training_options', 'dates_of', 'settings_of']
 
 # %% ../../nbs/83_commands.options.ipynb #0ba4243f
 import argparse
@@ -199,6 +199,48 @@ def read(source, seed: int = 0):
     return readings
 
 # %% ../../nbs/83_commands.options.ipynb #d3b24c01
+def sample_of(
+    options: argparse.Namespace,
+    source,
+):  # (`MeterFile`, names of the meters to learn from); (None, ()) for a file to be read whole
+    "The meters to learn from, if a file has more rows than that."
+    from smartgrid_ai.data.stream import (
+        MOST_ROWS,
+        MeterFile,
+        rows_in,
+        sample_in_words,
+        sample_meters,
+    )
+
+    most = options.most_rows or MOST_ROWS
+    if rows_in(source.data) <= most:
+        return None, ()
+    file = MeterFile(
+        source.data,
+        source.unit,
+        dict(source.columns),
+        source.clock,
+        source.place.timezone,
+        source.step,
+    )
+    drawn = sample_meters(file.meters, most, options.seed)
+    if len(drawn) == len(file.meters):
+        return None, ()
+    say(sample_in_words(file, drawn, options.seed))
+    return file, drawn
+
+
+def read_sample(
+    file,  # a `MeterFile`
+    drawn: tuple[str, ...],  # names of meters
+):  # canonical readings
+    "Readings of some meters; whatever had to be assumed is said once."
+    readings = file.read(drawn)
+    for note in file.notes:
+        say(f"note: {note}")
+    return readings
+
+# %% ../../nbs/83_commands.options.ipynb #cf487e47
 def split_options(parser: argparse.ArgumentParser) -> None:
     "Where to cut the time line."
     group = parser.add_argument_group(
@@ -233,6 +275,10 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trees", type=positive, default=60, help="in each forest of the baseline (default: 60)"
     )
+    group.add_argument(
+        "--most-rows", type=positive, metavar="N",
+        help="learn from whole meters of at most so many rows of a Parquet file, drawn by seed (default: 2,000,000)",
+    )  # fmt: skip
     group.add_argument(
         "--settings", action="append", default=[], metavar="FILE",
         help="settings of experts that smartgrid tune found (repeatable)",

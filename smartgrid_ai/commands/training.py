@@ -18,6 +18,8 @@ from smartgrid_ai.commands.options import (
     dates_of,
     names,
     read,
+    read_sample,
+    sample_of,
     say,
     settings_of,
     source_of,
@@ -65,11 +67,13 @@ def add_train(commands) -> None:
 def run_train(options: argparse.Namespace) -> int:
     "Train from a file or the simulator."
     source = source_of(options)
-    train_and_show(options, source, read(source, options.seed))
+    file, drawn = sample_of(options, source)
+    readings = read(source, options.seed) if file is None else read_sample(file, drawn)
+    train_and_show(options, source, readings, file)
     return 0
 
 # %% ../../nbs/85_commands.training.ipynb #7edfce48
-def train_and_show(options: argparse.Namespace, source, readings):  # a `Backtest`
+def train_and_show(options: argparse.Namespace, source, readings, file=None):  # a `Backtest`
     "Train everything, publish it, and print the metrics side by side."
     from smartgrid_ai.workflow import train, was_interrupted
 
@@ -85,6 +89,7 @@ def train_and_show(options: argparse.Namespace, source, readings):  # a `Backtes
         settings_of(options) | {"horizon": horizons_of(options.horizon)},
         progress,
         readings,
+        file,
     )
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}", flush=True)
@@ -145,19 +150,45 @@ def run_backtest(options: argparse.Namespace) -> int:
     check_output(options.forecasts)
     check_output(options.json, suffixes=())
     source, progress = source_of(options), Progress()
-    readings = read(source)
-    split = chronological_split(readings, source.place, **dates_of(options))
     chosen = {"horizon": horizons, "seed": options.seed, "progress": progress}
     chosen |= {"issue_hour": options.issue_hour, "refit": options.refit}
     chosen |= {"weather_error": options.weather_error} | settings_of(options)
-    result = backtest(readings, split, source.place, models, **chosen)
+    file, drawn = sample_of(options, source)
+    if file is None:
+        readings = read(source)
+        split = chronological_split(readings, source.place, **dates_of(options))
+        result = backtest(readings, split, source.place, models, **chosen)
+    else:
+        result = _backtest_parts(options, source, file, drawn, models, chosen)
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}")
-    if options.forecasts:
+    if options.forecasts and file is None:
         write_forecasts(result.forecasts, options, source)
     if options.json:
         _write_facts(result, options, source)
     return 0
+
+# %% ../../nbs/85_commands.training.ipynb #4a35386c
+def _backtest_parts(options: argparse.Namespace, source, file, drawn, models, chosen):
+    "Learn from the drawn meters, forecast all, write the forecasts part by part."
+    from contextlib import nullcontext
+
+    from smartgrid_ai.data.stream import TableWriter
+    from smartgrid_ai.evaluate.many import backtest_many
+    from smartgrid_ai.workflow import in_clock, in_unit
+
+    with TableWriter(options.forecasts) if options.forecasts else nullcontext() as table:
+
+        def write(forecasts) -> None:
+            table.write(in_clock(in_unit(forecasts, options.unit), source))
+
+        given = (file, drawn, dates_of(options), source.place, models)
+        result = backtest_many(*given, write=write if table else None, **chosen)
+    for note in file.notes:
+        say(f"note: {note}")
+    if table:
+        say(f"{table.rows:,} forecasts in {options.unit or 'W'} written to {options.forecasts}")
+    return result
 
 # %% ../../nbs/85_commands.training.ipynb #ed5ea348
 def horizons_of(
