@@ -5,7 +5,8 @@
 Without `--model`, experts of their usual size with random weights are timed: what they say does not matter for how long it
 takes. With it, the networks of a saved forecaster are (a folder such as models/moe/1.0.0). Every file is compared with
 PyTorch before anything is timed. All run on one thread, on a single row as the service gets it and on 256 rows, each alone
-(hours = 1) and with the hours before it (hours = 48). Rounds are interleaved, so that a disturbance of the machine meets
+(hours = 1) and with the hours before it (hours = 48); networks of the day ahead, named with a 24, always read a week and
+say 24 hours. Rounds are interleaved, so that a disturbance of the machine meets
 all alike; a round takes the mean of as many calls as fit into 5 ms, and the median of the rounds counts. PyTorch runs in
 `inference_mode`. A ratio above one means that much faster than PyTorch.
 """
@@ -26,10 +27,16 @@ from torch import nn
 
 from smartgrid_ai.export import quantise
 from smartgrid_ai.forecast.forecaster import load_forecaster
-from smartgrid_ai.forecast.moe import EXPERTS, GateNetwork
+from smartgrid_ai.forecast.gate import GateNetwork
+from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
+from smartgrid_ai.forecast.wanted import CIRCUMSTANCES
+from smartgrid_ai.origins import PAST_CHANNELS
 from smartgrid_ai.portable import OnnxNetwork, example_inputs, export_network
 
-WIDTH = 73  # columns of an encoded row with weather
+WIDTH, AHEAD_WIDTH = (
+    77,
+    81,
+)  # columns of an encoded row with weather, and of a known hour of the days ahead
 SECONDS = 0.005  # per round and candidate
 
 
@@ -37,11 +44,11 @@ def networks(folder: str | None) -> dict[str, nn.Module]:
     "What is timed: a saved forecaster's networks, or new ones."
     if folder:
         mixture = load_forecaster(Path(folder)).family.mixture
-        found = {**mixture.networks, "gate": mixture.gate}
-        return {name: net for name, net in found.items() if isinstance(net, nn.Module)}
+        return {**mixture.networks, "gate": mixture.gate}
     torch.manual_seed(0)
-    made = {name: maker(WIDTH).eval() for name, maker in EXPERTS.items()}
-    return made | {"gate": GateNetwork(WIDTH, len(EXPERTS)).eval()}
+    made = {name: near(WIDTH).eval() for name, (near, _) in NETWORKS.items()}
+    made |= {f"{n} 24": far(AHEAD_WIDTH, PAST_CHANNELS).eval() for n, (_, far) in NETWORKS.items()}
+    return made | {"gate": GateNetwork(CIRCUMSTANCES, len(EXPERTS)).eval()}
 
 
 def candidates(name: str, network: nn.Module, folder: Path) -> tuple[dict[str, Callable], dict]:
@@ -50,7 +57,7 @@ def candidates(name: str, network: nn.Module, folder: Path) -> tuple[dict[str, C
     exported = export_network(network, path)
     small = quantise(path)
     facts = {"kB": exported.size_bytes / 1000, "int8 kB": small.stat().st_size / 1000}
-    facts["off by"] = exported.difference
+    facts |= {"off by": exported.difference, "inputs": exported.inputs}
     return {"torch": network, "onnx": OnnxNetwork(path), "int8": OnnxNetwork(small)}, facts
 
 
@@ -79,7 +86,7 @@ def timed(name: str, network: nn.Module, folder: Path, hours: list[int], rounds:
     "One line of the table per shape."
     functions, facts = candidates(name, network, folder)
     rows = []
-    for length in hours:
+    for length in hours if any("hours" in axes for axes in facts.pop("inputs").values()) else [24]:
         for batch in (1, 256):
             shapes = example_inputs(network)(batch, length).values()
             inputs = [torch.randn_like(v) if v.is_floating_point() else v for v in shapes]
@@ -88,8 +95,6 @@ def timed(name: str, network: nn.Module, folder: Path, hours: list[int], rounds:
             row |= {f"{way} µs": 1e6 * median[way] for way in functions}
             row |= {f"{way} x": median["torch"] / median[way] for way in ("onnx", "int8")}
             rows.append(row | facts)
-        if name == "gate":
-            break  # it reads one hour at a time
     return rows
 
 

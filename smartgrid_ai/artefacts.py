@@ -169,7 +169,7 @@ def read_forecast_artefacts(
 
 # %% ../nbs/80_artefacts.ipynb #e966c4f7
 def _numbers(column: pd.Series) -> pd.Series:
-    return column if column.name == "model" else pd.to_numeric(column)
+    return column if column.name in ("model", "task") else pd.to_numeric(column)
 
 # %% ../nbs/80_artefacts.ipynb #e0c9b596
 SCORE_COLUMNS = ("model", "series", "timestamp", "score", "alarm")

@@ -12,7 +12,6 @@ from smartgrid_ai.evaluate.metrics import forecast_metrics
 from smartgrid_ai.evaluate.style import civil_parts
 
 LEVELS = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
-WEIGHED = ("gru", "cnn_lstm", "transformer", "attention")
 
 
 def lags(readings):
@@ -22,13 +21,15 @@ def lags(readings):
 
 
 def rules(lag):
-    "Four ways to guess the next hour, standing in for the four experts."
+    "Six ways to guess the next hour, standing in for the six experts."
     day, week = lag["lag_24"] - lag["lag_25"], lag["lag_168"] - lag["lag_169"]
     return {
         "gru": lag["lag_1"] + day,
         "cnn_lstm": lag["lag_1"] + week,
         "transformer": lag["lag_24"],
         "attention": (lag["lag_24"] + lag["lag_168"]) / 2,
+        "dense": lag["lag_1"] + (day + week) / 2,
+        "tree": (lag["lag_1"] + lag["lag_24"]) / 2,
     }
 
 
@@ -73,8 +74,9 @@ def forecast_artefacts(preset="small", share=0.7):
     tables = []
     for model, guess in guesses.items():
         table = readings[["meter_id", "timestamp"]].assign(
-            model=model, horizon=1, prediction=guess, actual=readings["consumption"]
+            model=model, task="h1", horizon=1, prediction=guess, actual=readings["consumption"]
         )
+        table["issued"] = table["timestamp"]
         table = with_quantiles(table, readings, training)
         if model == "moe":
             table = table.assign(**{f"gate_{name}": weight for name, weight in weights.items()})
@@ -86,7 +88,7 @@ def forecast_artefacts(preset="small", share=0.7):
     }
     return ForecastArtefacts(
         forecasts=forecasts,
-        metrics=forecast_metrics(forecasts, readings[training]),
+        metrics=forecast_metrics(forecasts, readings[training]).assign(task="h1"),
         weather="none",
         place=SIMULATED_PLACE,
         split={"test_start": start},

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smartgrid_ai.artefacts import read_forecast_artefacts, write_forecast_artefacts
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
 from smartgrid_ai.evaluate.backtest import backtest
 from smartgrid_ai.evaluate.metrics import wape
@@ -19,6 +20,7 @@ from smartgrid_ai.registry import Registry
 from smartgrid_ai.windows import chronological_split
 from smartgrid_ai.workflow import (
     Source,
+    forecast_artefacts,
     in_clock,
     in_unit,
     judged_rows,
@@ -107,12 +109,55 @@ def test_real_data_have_no_known_floor(result, readings, column):
     assert known_floor(readings.drop(columns=column), result) is None
 
 
+def test_a_floor_is_one_of_the_next_hour(result, readings):
+    days = result.forecasts.assign(task="d1", prediction=0.0)
+    both = SimpleNamespace(split=result.split, forecasts=pd.concat([result.forecasts, days]))
+    assert known_floor(readings, both) == known_floor(readings, result)
+    assert known_floor(readings, SimpleNamespace(split=result.split, forecasts=days)) is None
+
+
+# Several horizons
+
+
+@pytest.fixture(scope="module")
+def both(readings):
+    split = chronological_split(readings, SIMULATED_PLACE)
+    names = ("persistence", "baseline", "dense")
+    small = {"trees": 3, "epochs": 1, "batches": 3}
+    return backtest(readings, split, SIMULATED_PLACE, names, horizon=(1, 24), **small)
+
+
+def test_each_horizon_has_bundles_of_its_own(both, readings, tmp_path):
+    registry = Registry(tmp_path)
+    bundles = publish_forecasters(both, readings, registry)
+    assert registry.names() == sorted(bundles) == ["baseline", "baseline_24", "moe", "moe_24"]
+    for name, bundle in bundles.items():
+        parameters = bundle.manifest["parameters"]
+        assert parameters["horizon"] == (24 if name.endswith("_24") else 1)
+        assert ("example_features" in parameters) == (parameters["horizon"] == 1)
+        expected = both.forecasters[name].predict(readings)
+        pd.testing.assert_frame_equal(load_forecaster(bundle.path).predict(readings), expected)
+        assert len(expected) == 2 * parameters["horizon"]
+        own = "baseline" if name.startswith("baseline") else "dense"
+        assert bundle.manifest["metrics"][own]["wape"] > 0
+
+
+def test_the_training_page_is_about_the_nearest_task(both, readings, tmp_path):
+    shown = forecast_artefacts(both, readings, Source(), {"seed": 0})
+    assert set(shown.forecasts["task"]) == set(shown.metrics["task"]) == {"h1"}
+    assert set(shown.floor["models"]) == {"persistence", "baseline", "dense"}
+    assert len(shown.importance) > 31
+    kept = read_forecast_artefacts(**write_forecast_artefacts(shown, tmp_path))
+    assert len(kept.forecasts) == len(shown.forecasts)
+
+
 # Units and clocks
 
 
 def forecasts(stamps):
     columns = {"prediction": 1500.0, "q0.1": 1000.0, "q0.975": 2500.0, "actual": np.nan}
-    columns |= {"confidence": 0.5, "gate_gru": 1.0, "horizon": 1, "model": "moe"}
+    columns |= {"confidence": 0.5, "gate_gru": 1.0, "horizon": 24, "model": "moe"}
+    columns |= {"issued": stamps - 23 * HOUR}
     return pd.DataFrame({"meter_id": "a", "timestamp": stamps} | columns)
 
 
@@ -154,6 +199,8 @@ def test_files_by_the_wall_clock_get_wall_clock_stamps(hour, zone):
     table = in_clock(forecasts(stamps), Source("a.csv", clock="local", timezone=zone))
     wall = [stamp.astimezone(Place(zone).zone).replace(tzinfo=None) for stamp in stamps]
     assert table["timestamp"].dt.tz is None
+    issued = [s.astimezone(Place(zone).zone).replace(tzinfo=None) for s in stamps - 23 * HOUR]
+    assert list(table["issued"].dt.to_pydatetime()) == issued
     assert list(table["timestamp"].dt.to_pydatetime()) == wall
 
 
