@@ -28,6 +28,7 @@ COMMANDS = [
     "validate",
     "train",
     "backtest",
+    "tune",
     "report",
     "predict",
     "models",
@@ -174,7 +175,12 @@ IN_THE_WISH = [
     ("validate meters.csv --remove flat", "--remove --out"),
     ("validate meters.csv --unit kW --remove dull --out x.csv", "dull flat"),
     ("backtest meters.csv --models oracle", "oracle persistence"),
-    ("backtest meters.csv --horizon 24", "horizon 24 1"),
+    ("backtest meters.csv --horizon 12", "horizon 12 24 168"),
+    ("backtest meters.csv --horizon day", "--horizon day 1,24"),
+    ("backtest meters.csv --horizon ,", "--horizon 1,24"),
+    ("train --data meters.csv --horizon 1,2", "horizon 2 24 168"),
+    ("predict meters.csv --horizon 12", "--horizon 12 24 168"),
+    ("predict meters.csv --model prophet", "--model prophet dense tree"),
     ("backtest meters.csv --unit kW --test-start someday", "someday 2014-01-01"),
     ("backtest meters.csv --unit kW --test-start 2014-13-01", "2014-13-01 write"),
     ("backtest meters.csv --unit kW --test-start 2030-01-01", "test_start 2030 move the dates"),
@@ -248,11 +254,17 @@ def forecasts(desk):
 
 
 def test_forecasts_are_a_tidy_table_of_the_test_hours(forecasts):
-    first = ["model", "meter_id", "timestamp", "horizon", "prediction", *QUANTILES]
-    assert set(first) <= set(forecasts)
+    first = ["model", "meter_id", "task", "issued", "timestamp", "horizon", "prediction"]
+    assert {*first, *QUANTILES, "confidence", "actual", "temperature"} <= set(forecasts)
     assert list(forecasts["model"].unique()) == ["persistence", "seasonal_naive", "baseline"]
-    assert (forecasts["horizon"] == 1).all() and set(forecasts["meter_id"]) == set(METERS)
-    assert not forecasts.duplicated(["model", "meter_id", "timestamp"]).any()
+    assert set(forecasts["meter_id"]) == set(METERS)
+    near, far = (forecasts[forecasts["task"] == task] for task in ("h1", "d1"))
+    assert len(near) + len(far) == len(forecasts) and (near["horizon"] == 1).all()
+    assert far["horizon"].between(1, 24).all() and far["horizon"].nunique() == 24
+    assert (far["issued"].dt.tz_convert(ZONE).dt.hour == 0).all()
+    hours = (forecasts["timestamp"] - forecasts["issued"]) / pd.Timedelta(hours=1) + 1
+    assert (hours == forecasts["horizon"]).all()
+    assert not forecasts.duplicated(["model", "meter_id", "task", "timestamp"]).any()
     assert (np.diff(forecasts[QUANTILES].to_numpy(), axis=1) >= 0).all()
 
 
@@ -260,7 +272,7 @@ def test_forecasts_are_in_the_unit_and_by_the_clock_of_the_file(forecasts):
     meters = pd.read_csv("meters.csv", parse_dates=["timestamp"])
     meters["timestamp"] = pd.to_datetime(meters["timestamp"], utc=True)
     before = meters.assign(timestamp=meters["timestamp"] + pd.Timedelta(hours=1))
-    naive = forecasts[forecasts["model"] == "persistence"]
+    naive = forecasts[(forecasts["model"] == "persistence") & (forecasts["task"] == "h1")]
     both = naive.merge(before, on=["meter_id", "timestamp"]).dropna(subset="consumption")
     assert len(both) > 0.9 * len(naive)
     np.testing.assert_allclose(both["prediction"], both["consumption"], rtol=1e-9)
@@ -271,7 +283,8 @@ def test_forecasts_are_in_the_unit_and_by_the_clock_of_the_file(forecasts):
 def test_facts_of_a_backtest_tell_what_was_known(forecasts):
     facts = json.loads(Path("out/facts.json").read_text())
     assert facts["source"] == "meters.csv" and facts["weather"] == "observed (perfect forecast)"
-    assert facts["horizon"] == 1 and facts["seed"] == 0
+    assert facts["horizon"] == [1, 24] and facts["seed"] == 0
+    assert {row["task"] for row in facts["metrics"]} == {"h1", "d1"}
     assert {row["model"] for row in facts["metrics"]} == set(forecasts["model"])
     starts = [facts["split"][name] for name in ("train_start", "val_start", "test_start")]
     assert starts == sorted(starts)
@@ -285,7 +298,7 @@ def test_a_backtest_of_real_data_is_scored_as_the_reference_says(shared_data, tm
     target, scores = tmp_path / "vic.parquet", tmp_path / "scores.json"
     dates = "--train-start 2012-01-01 --val-start 2013-10-01 --test-start 2014-01-01"
     place = "--unit MW --timezone Australia/Melbourne --country AU --subdivision VIC"
-    options = f"--models persistence,seasonal_naive {dates} {place}".split()
+    options = f"--horizon 1 --models persistence,seasonal_naive {dates} {place}".split()
     done = program("backtest", data, *options, "--forecasts", target)
     assert done.returncode == 0, done.stderr
     command = [sys.executable, scorer / "score_load.py", "vic_elec", target]
@@ -370,13 +383,14 @@ def test_predictions_are_in_the_unit_of_the_file(trained):
     forecaster = load_forecaster(Registry("models").resolve("moe").path)
     expected = forecaster.predict(read_readings("meters.csv", unit="kW"), "moe")
     shown = predict("meters.csv", *HERE)
-    pd.testing.assert_frame_equal(shown[["meter_id", "timestamp"]], expected.iloc[:, :2])
+    keys = ["meter_id", "issued", "timestamp", "horizon"]
+    pd.testing.assert_frame_equal(shown[keys], expected[keys])
     for name in ("prediction", *QUANTILES):
         np.testing.assert_allclose(shown[name] * 1000, expected[name], rtol=1e-12)
     np.testing.assert_array_equal(shown["confidence"], expected["confidence"])
 
 
-@pytest.mark.parametrize("model", ["baseline", "gru", "attention"])
+@pytest.mark.parametrize("model", ["baseline", "gru", "attention", "dense", "tree"])
 def test_every_model_is_at_hand(trained, model):
     assert np.isfinite(predict("meters.csv", *HERE, "--model", model)["prediction"]).all()
 
@@ -390,8 +404,47 @@ def test_a_file_by_the_wall_clock_is_answered_by_it_even_on_the_night_it_turns_b
     by_wall = predict("wall.csv", *HERE, *span, "--clock", "local")
     assert (by_utc.groupby("meter_id").size() == 25).all()
     stamps = by_utc["timestamp"].dt.tz_convert(ZONE).dt.tz_localize(None)
-    assert list(by_wall["timestamp"]) == list(stamps)
+    assert list(by_wall["timestamp"]) == list(by_wall["issued"]) == list(stamps)
     np.testing.assert_allclose(by_wall["prediction"], by_utc["prediction"], rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def ahead(desk):
+    "Models of the day ahead, beside the others."
+    folders = ("--models", "ahead", "--artefacts", "ahead/artefacts")
+    with contextlib.chdir(desk):
+        assert call("train", "--data", "meters.csv", *HERE, *TINY, "--horizon", "24", *folders) == 0
+    return ("--models", "ahead", "--horizon", "24")
+
+
+@pytest.mark.parametrize("model", ["moe", "baseline", "tree"])
+def test_the_day_ahead_is_forecast_by_models_trained_for_it(ahead, model, capsys):
+    shown = predict("meters.csv", *HERE, *ahead, "--model", model)
+    last = pd.to_datetime(pd.read_csv("meters.csv")["timestamp"], utc=True).max()
+    assert (shown["issued"] == last + pd.Timedelta(hours=1)).all()
+    assert (shown.groupby("meter_id").size() == 24).all()
+    assert np.isfinite(shown[["prediction", *QUANTILES]]).all().all()
+    assert f"{model} 1.0.0" in capsys.readouterr().out
+    span = ("--start", "2014-10-20")
+    early = predict("meters.csv", *HERE, *ahead, "--model", model, *span)
+    assert (early["issued"].dt.tz_convert(ZONE) == pd.Timestamp("2014-10-20", tz=ZONE)).all()
+
+
+def test_models_of_the_day_ahead_are_listed_by_names_of_their_own(ahead, capsys):
+    assert call("models", *ahead[:2]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["anomaly", "baseline_24", "moe_24"]
+    capsys.readouterr()
+    assert call("predict", "meters.csv", *HERE, *ahead, "--end", "2014-10-20") == 2
+    assert "takes no end" in the_one_line(capsys.readouterr().err)
+    assert call("predict", "meters.csv", *HERE, *ahead[:2]) == 2
+    assert "moe" in the_one_line(capsys.readouterr().err)
+
+
+def test_the_page_of_a_training_for_the_day_ahead_says_so(ahead, capsys):
+    assert call("report", "train", "--artefacts", "ahead/artefacts", "--output", "ahead/pages") == 0
+    page = Path(capsys.readouterr().out.splitlines()[0]).read_text()
+    assert "1 to 24 hours ahead" in page and "importance was not measured" in page
 
 
 def test_a_span_without_readings_is_a_mistake(trained, capsys):
