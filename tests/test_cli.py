@@ -178,7 +178,7 @@ IN_THE_WISH = [
     ("backtest meters.csv --horizon 12", "horizon 12 24 168"),
     ("backtest meters.csv --horizon day", "--horizon day 1,24"),
     ("backtest meters.csv --horizon ,", "--horizon 1,24"),
-    ("train --data meters.csv --horizon 1,2", "horizon 2 24 168"),
+    ("train --data meters.csv --unit kW --horizon 1,2", "horizon 2 24 168"),
     ("predict meters.csv --horizon 12", "--horizon 12 24 168"),
     ("predict meters.csv --model prophet", "--model prophet dense tree"),
     ("backtest meters.csv --unit kW --test-start someday", "someday 2014-01-01"),
