@@ -38,18 +38,21 @@ def shop():
 
 
 def train(root: Path) -> Registry:
-    "Publish a tree baseline, a mixture of two experts and an anomaly ensemble, each barely trained."
+    "Publish a tree baseline, mixtures of the next hour and of the day ahead, and an anomaly ensemble, each barely trained."
     registry, readings = Registry(root), shop()
     split = chronological_split(readings, SIMULATED_PLACE)
     table = make_features(readings, SIMULATED_PLACE)
     rows = table[list(FEATURE_NAMES)].to_numpy(float)
     example = rows[~table["warm_up"]][-1].tolist()
     about = {"features": list(FEATURE_NAMES), "metrics": {"mape": 1.0}, "data": {"rows": 4800}}
-    small = {"epochs": 1, "batches": 2, "trees": 4, "experts": ("gru", "attention")}
+    small = {"epochs": 1, "batches": 2, "trees": 4, "experts": ("gru", "attention", "tree")}
     for family in ("baseline", "moe"):
         model = Forecaster(family, SIMULATED_PLACE, **small).fit(readings, split)
         manifest = about | {"family": "forecast", "parameters": {"example_features": example}}
         registry.publish(family, model.save, manifest)
+    ahead = Forecaster("moe", SIMULATED_PLACE, horizon=24, **small | {"experts": ("dense",)})
+    manifest = about | {"family": "forecast", "parameters": {"horizon": 24}}
+    registry.publish("moe_24", ahead.fit(readings, split).save, manifest)
     ensemble = AnomalyEnsemble().fit(rows[400:1400])
     manifest = about | {"family": "anomaly", "parameters": {"place": PLACE}}
     registry.publish("anomaly", ensemble.save, manifest)

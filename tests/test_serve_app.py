@@ -226,12 +226,12 @@ def test_json_with_a_charset_is_json(client):
 
 
 def test_unknown_models_and_versions_list_the_known_ones(client):
-    for model in ("unknown", "persistence", "../moe"):
+    for model in ("unknown", "persistence", "../moe", "tree", "moe_24"):
         refused = client.post("/predict/single", {"features": EXAMPLE_FEATURES, "model": model})
         assert refused.status_code == 404 and refused.json()["code"] == "SG-MODEL-001"
         assert "baseline" in refused.json()["detail"] and "moe" in refused.json()["detail"]
     body = {"features": EXAMPLE_FEATURES, "model": "transformer"}
-    assert "gru, attention" in client.post("/predict/single", body).json()["detail"]
+    assert client.post("/predict/single", body).json()["detail"].endswith("gru, attention, moe")
     body = {"features": EXAMPLE_FEATURES, "model_version": "9.9.9"}
     refused = client.post("/predict/single", body)
     assert refused.status_code == 404 and refused.json()["code"] == "SG-MODEL-002"
@@ -330,7 +330,7 @@ def test_a_reading_from_long_ago_costs_nothing(client):
 
 def test_models(client, registry):
     listed = strict(client("GET", "/models"))["models"]
-    assert [entry["name"] for entry in listed] == ["anomaly", "baseline", "moe"]
+    assert [entry["name"] for entry in listed] == ["anomaly", "baseline", "moe", "moe_24"]
     for entry in listed:
         bundle = registry.resolve(entry["name"])
         assert entry["status"] == "active" and entry["features"] == list(FEATURE_NAMES)
@@ -354,7 +354,8 @@ def test_a_damaged_bundle_is_listed_as_such(tmp_path, lane):
     assert refused.status_code == 503 and "config.json" in refused.json()["detail"]
     (registry.root / "moe" / "1.0.0" / "manifest.json").write_text("{}")
     states = {entry["name"]: entry["status"] for entry in client("GET", "/models").json()["models"]}
-    assert states == {"anomaly": "active", "baseline": "active", "moe": "damaged"}
+    good = dict.fromkeys(("anomaly", "baseline", "moe_24"), "active")
+    assert states == good | {"moe": "damaged"}
 
 
 def train_copy(target, lane):
@@ -390,6 +391,7 @@ def test_health(client):
     health = strict(client("GET", "/health"))
     assert health["status"] == "ok" and health["preprocessor_loaded"] is True
     assert {"anomaly 1.0.0", "baseline 1.0.0", "moe 1.0.0"} <= set(health["models_loaded"])
+    assert "moe_24 1.0.0" not in health["models_loaded"]  # nothing here asks for days ahead
     assert health["uptime"] > 0 and health["dependencies"]["engine"] == "ok"
     assert client("GET", "/livez").json() == {"status": "alive"}
     assert client("GET", "/readyz").json() == {"status": "ready"}

@@ -145,9 +145,8 @@ class Predictor:
         self._check_model(model)
         bundle, forecaster = self._get(BUNDLE_OF[model], version)
         if model not in forecaster.models:
-            raise UnknownModel(
-                f"no {model!r} in this bundle; it has: {', '.join(forecaster.models)}"
-            )
+            there = ", ".join(name for name in forecaster.models if name in BUNDLE_OF)
+            raise UnknownModel(f"no {model!r} in this bundle; it has: {there}")
         used = {"model_used": model, "model_version": bundle.version}
         if len(rows) == 0:
             return used | {"prediction": [], "confidence": []}
