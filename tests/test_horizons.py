@@ -115,6 +115,7 @@ def test_forecasts_follow_the_unit(load, fitted, family, horizon):
         (24, lambda f, t: f.predict(t, end=t["timestamp"].max()), DataError, "takes no end"),
         (24, lambda f, t: f.predict(t, model="tree"), ModelError, "no model 'tree'.*dense, moe"),
         (168, lambda f, t: f.predict_rows(np.zeros((1, 31))), ModelError, "needs readings"),
+        (24, lambda f, t: f.features(t), ModelError, "table of features"),
         (
             24,
             lambda f, t: f.predict(t, start=t["timestamp"].max() + 3 * DAY),
@@ -137,9 +138,13 @@ def test_other_horizons_are_refused(load, split, horizon):
         backtest(load, split, PLACE, ("persistence",), horizon=(1, horizon))
 
 
-def test_bare_rows_are_no_matter_for_forests_of_days(fitted):
+def test_bare_rows_are_no_matter_for_forests_of_days_nor_for_trees_alone(load, split, fitted):
     with pytest.raises(ModelError, match="give it readings"):
         fitted["baseline", 24].predict_rows(np.ones((1, 31)))
+    trees = Forecaster("moe", PLACE, **QUICK | {"experts": ("tree",)}).fit(load, split)
+    assert trees.models == ("tree", "moe") and finite(trees.predict(load))
+    with pytest.raises(ModelError, match="give it readings"):
+        trees.predict_rows(np.ones((1, 31)))
 
 
 @pytest.mark.parametrize("family", ["moe", "baseline"])

@@ -177,6 +177,8 @@ class MixtureFamily:
         "The same for bare rows, (n, 31) in W, each on its own."
         if self.mixture.path.horizon > 1:
             raise ModelError("a forecaster of the days ahead needs readings, not rows of features")
+        if not self.mixture.networks:
+            raise ModelError("tree does not forecast from bare rows: give it readings")
         return self.mixture.forecast_rows(rows)
 
     def save(self, folder: Path) -> tuple[dict, dict[str, np.ndarray]]:

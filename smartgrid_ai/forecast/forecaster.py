@@ -107,7 +107,9 @@ class Forecaster:
         return self.path.frame(readings, ahead)
 
     def features(self, readings: pd.DataFrame, ahead: int = 0) -> pd.DataFrame:
-        "The feature table of readings; only of a forecaster of the next hour."
+        "The feature table of readings; `ModelError` for days ahead, which have none."
+        if self.horizon > 1:
+            raise ModelError("only a forecaster of the next hour has a table of features")
         return self.frame(readings, ahead).table
 
     def fit(
