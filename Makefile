@@ -62,8 +62,9 @@ report: setup ## train on the simulator's small preset and write both reports
 serve: setup ## serve the active models on http://127.0.0.1:8000
 	$(BIN)/smartgrid serve
 
-benchmark: setup ## every benchmark, one after the other
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+benchmark: setup ## every benchmark, one after the other; the forecasts' table goes into README.md (hours)
+	for script in $(filter-out benchmarks/forecasts.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/forecasts.py --readme
 
 clean: ## remove what runs produced (models and reports stay)
 	rm -rf .nbs build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -45,10 +45,12 @@ class OriginTable:
     count: Tensor  # (rows + 1,) float64, running sum of known
     first: Tensor  # (rows,) int64, first row of the meter
     level: Tensor  # (rows,) W, mean of the meter's training hours, NaN for meters never seen
+    usual: Tensor  # (rows,) W, that or what was told or else the median of the group: size of a meter without any reading
     calendar: Tensor  # (rows, 25)
     weather: Tensor  # (rows, columns) standardised
     expected: Tensor  # (rows,) relative
     group_expected: Tensor  # (rows,) relative
+    group_total: Tensor  # (rows + 1,) float64, running sum of 1 + group_expected where known
 
 
 @dataclass
@@ -70,7 +72,6 @@ class Gatherer:
         self,
         table: OriginTable,
         origin: Tensor,  # (batch,) int64 rows
-        fallback: float,  # W, size of a meter without any reading
         first: Tensor
         | None = None,  # (batch,) first row that counts as known; None = the meter's first
     ):
@@ -80,11 +81,18 @@ class Gatherer:
             torch.zeros_like(own, dtype=torch.bool) if first is None else first[:, None] > own
         )
         self.first = own if first is None else first[:, None]
-        self.size = self._size(fallback)
+        self.size = self._size()
         level = table.level[self.origin]
-        self.level = torch.where(level.isnan() | self.young, self.size, level)
+        self.level = torch.where(level.isnan() | self.young, self._level(), level)
 
-    def _size(self, fallback: float) -> Tensor:
+    def _level(self) -> Tensor:
+        "(batch, 1) W: yearly mean of a meter that is like its group, by the last week."
+        t, start = self.table, torch.maximum(self.first, self.origin - 168)
+        total = t.group_total[self.origin] - t.group_total[start]
+        share = total / (t.count[self.origin] - t.count[start])
+        return self.size / torch.where(share > 0, share, 1.0).clamp(0.3, 3.0).float()
+
+    def _size(self) -> Tensor:
         "(batch, 1) W: mean absolute load of the last week, at least 5 % of that of all known hours."
         t, first, origin = self.table, self.first, self.origin
         week = torch.maximum(first, origin - 168)
@@ -93,7 +101,7 @@ class Gatherer:
             for start in (week, first)
         ]
         size = torch.fmax(means[0], 0.05 * means[1])
-        return torch.where(size > 0, size, fallback).float()
+        return torch.where(size > 0, size, t.usual[origin]).float()
 
     def expected(self, rows: Tensor) -> Tensor:
         "(batch, hours) load by the structure, in sizes, whatever the rows."
@@ -123,7 +131,7 @@ def _lags(around: Gatherer, rows: Tensor, day: Tensor, recent: Tensor) -> tuple[
         back = rows - shift
         load, known = around.load(back)
         there = around.expected(torch.maximum(back, around.first))
-        miss = torch.where(known, load - there, recent)
+        miss = torch.where(known, load - there, misses[0] if misses else recent)
         misses.append(miss)
         loads.append(torch.where(known, load, expected + miss))
     return loads, misses
@@ -212,7 +220,7 @@ class OriginEncoder:
             origins, min(FIT_ORIGINS, len(origins)), replace=False
         )
         rows, day = torch.from_numpy(np.sort(picked)), torch.ones(len(picked), 1, dtype=torch.long)
-        around = Gatherer(table, rows, float(self.state["fallback"][0]))
+        around = Gatherer(table, rows)
         known = known_columns(around, rows[:, None] + torch.arange(BLOCK), day)
         self._fit_state(table, around, rows, known)
         return table
@@ -229,12 +237,23 @@ class OriginEncoder:
             "std": columns.std(0).numpy() + 1e-3,
         }
 
-    def table(self, hours: HourTable) -> OriginTable:
-        "An `HourTable` of the same or other meters, ready for gathering."
-        return self._table(hours, self.structure.apply(hours))
+    def table(
+        self,
+        hours: HourTable,  # of the same or other meters
+        levels: dict[str, float] | None = None,  # W, usual load of meters by name
+    ) -> OriginTable:
+        "An `HourTable` ready for gathering."
+        return self._table(hours, self.structure.apply(hours), levels)
 
-    def _table(self, hours: HourTable, expected: np.ndarray) -> OriginTable:
-        filled = np.nan_to_num(hours.filled)
+    def _table(
+        self, hours: HourTable, expected: np.ndarray, levels: dict[str, float] | None = None
+    ) -> OriginTable:
+        filled, level = np.nan_to_num(hours.filled), self.structure.level_of(hours)
+        told = np.array([(levels or {}).get(name, np.nan) for name in hours.meters])[hours.meter]
+        usual = np.where(
+            np.isnan(told), np.where(np.isnan(level), self.state["fallback"], level), told
+        )
+        group = self.structure.apply(hours, group=True)
         known = np.isfinite(hours.filled)
         as_float = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
         running = lambda values: torch.from_numpy(np.r_[0.0, np.cumsum(values, dtype=float)])  # noqa: E731
@@ -242,9 +261,9 @@ class OriginEncoder:
             load=as_float(np.nan_to_num(hours.load)), seen=as_float(np.isfinite(hours.load)),
             filled=as_float(filled), known=as_float(known),
             total=running(np.abs(filled)), count=running(known),
-            first=torch.from_numpy(hours.first.astype(np.int64)), level=as_float(self.structure.level_of(hours)),
+            first=torch.from_numpy(hours.first.astype(np.int64)), level=as_float(level), usual=as_float(usual),
             calendar=torch.from_numpy(hours.calendar), weather=as_float(self.structure.standardised(hours)),
-            expected=as_float(expected), group_expected=as_float(self.structure.apply(hours, group=True)),
+            expected=as_float(expected), group_expected=as_float(group), group_total=running((1 + group) * known),
         )  # fmt: skip
 
     def encode(
@@ -256,7 +275,7 @@ class OriginEncoder:
     ) -> OriginBatch:
         "Past and future of a batch of origins."
         origin, day = torch.as_tensor(origin), torch.as_tensor(day)[:, None]
-        around = Gatherer(table, origin, float(self.state["fallback"][0]), first)
+        around = Gatherer(table, origin, first)
         residual = float(self.state["residual"][0])
         future = origin[:, None] + BLOCK * (day - 1) + torch.arange(BLOCK)
         ahead = known_columns(around, future, day)

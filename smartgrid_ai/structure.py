@@ -167,14 +167,20 @@ class StructureModel:
             out[a:b] = self._columns(hours, slice(a, b)) @ weights.astype(np.float64)
         return out
 
+    def number_of(
+        self,
+        hours: HourTable,
+    ) -> np.ndarray:  # (meters,) int, -1 = never seen
+        "Number of each meter among those with weights of their own; the ones learnt from come first."
+        number = {name: i for i, name in enumerate(self.meters)}
+        return np.array([number.get(name, -1) for name in hours.meters])
+
     def level_of(
         self,
         hours: HourTable,
     ) -> np.ndarray:  # (rows,) W, mean load of the training part; NaN for meters never seen
         "The size in which the weights of a meter are to be read."
-        number = {name: i for i, name in enumerate(self.meters)}
-        levels = np.r_[self.state["level"], np.nan]
-        return levels[[number.get(name, -1) for name in hours.meters]][hours.meter]
+        return np.r_[self.state["level"], np.nan][self.number_of(hours)][hours.meter]
 
     def standardised(
         self,

@@ -10,6 +10,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +37,14 @@ _told: list = []  # the queue of this worker process
 
 def _begin(told) -> None:
     _told[:] = [told]
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    "A worker whose parent was killed has nobody left to work for."
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
 
 
 def _work(function: Callable, name: str, arguments: tuple):

@@ -116,7 +116,7 @@ class RowFamily:
         wanted = sampled(frame.wanted_in(marks.train), TREE_ROWS, self.settings["seed"])
         order = np.argsort(frame.hours.timestamp.to_numpy()[wanted.origin], kind="stable")
         wanted = Wanted(wanted.origin[order], wanted.day[order], wanted.ahead)
-        rows, _ = normalised_rows(self.path, frame, wanted)
+        rows, _ = normalised_rows(self.path, frame, wanted, self.settings["seed"])
         joining, _ = normalised_rows(self.path, frame, frame.wanted_in(marks.joining, FIT_EVERY))
         self.model.fit(rows, joining, **self.settings)
         report(self.models[0], 1, 1, "trees")

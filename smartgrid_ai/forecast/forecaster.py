@@ -102,9 +102,14 @@ class Forecaster:
         "Names this forecaster answers to, the best last."
         return self.family.models
 
-    def frame(self, readings: pd.DataFrame, ahead: int = 0) -> Frame:
+    def frame(
+        self,
+        readings: pd.DataFrame,
+        ahead: int = 0,
+        levels: dict[str, float] | None = None,  # W, usual load of meters without readings
+    ) -> Frame:
         "Readings as this forecaster sees them, with `ahead` empty hours behind them."
-        return self.path.frame(readings, ahead)
+        return self.path.frame(readings, ahead, levels)
 
     def features(self, readings: pd.DataFrame, ahead: int = 0) -> pd.DataFrame:
         "The feature table of readings; `ModelError` for days ahead, which have none."
@@ -194,6 +199,8 @@ class Forecaster:
         start: pd.Timestamp
         | None = None,  # first hour; default: the hour after each meter's last load
         end: pd.Timestamp | None = None,  # hours before this instant; only one hour ahead
+        levels: dict[str, float]
+        | None = None,  # W, usual load by meter, for those without a reading
     ) -> (
         pd.DataFrame
     ):  # meter_id, issued, timestamp, horizon, prediction, q0.025 … q0.975 [W], confidence
@@ -202,6 +209,9 @@ class Forecaster:
         One hour ahead: of the next hour of each meter, or of all hours from `start` to `end`, each issued just
         before it. Days ahead: of the hours from `start`, issued there. Hours of weather without load behind the
         last load are taken as the weather forecast. `DataError` when the readings do not allow what is asked.
+        A meter that was not trained on is taken to be like the others, at the level of its own readings. If it has
+        not a single one, `levels` may say how much it uses on average, as a contract does; without that the size is
+        the median of the meters trained on, which can be wrong by any factor.
         """
         model = model or self.models[-1]
         self.check_model(model)
@@ -209,7 +219,7 @@ class Forecaster:
             raise DataError(
                 "a forecaster of the days ahead takes no end: its horizon says how far it looks"
             )
-        frame = self.frame(readings, ahead=1 if self.horizon == 1 else self.horizon)
+        frame = self.frame(readings, 1 if self.horizon == 1 else self.horizon, levels)
         wanted = _wanted(frame.hours, self.horizon, start, end)
         return self.forecast(frame, wanted, (model,))[model]
 

@@ -72,9 +72,10 @@ def normalised_rows(
     path: Path,
     frame: Frame,
     wanted: Wanted,
+    young: int | None = None,  # seed: some rows pretend that their meter is new
 ) -> tuple[RegressionRows, np.ndarray]:
     "Rows whose residual is over the normalised reference, and (n,) the gap to the plain one in residual sizes."
-    rows = frame.rows(wanted)
+    rows = frame.rows(wanted, young)
     column, mean, deviation = path.views()[1]
     gap = rows.inputs[:, column].astype(float) * deviation + mean
     shifted = {
@@ -181,7 +182,7 @@ class Mixture:
         if progress:
             progress("tree", 0, 1, "growing boosted trees")
         rows, _ = normalised_rows(
-            self.path, frame, sampled(frame.wanted_in(train), TREE_ROWS, seed)
+            self.path, frame, sampled(frame.wanted_in(train), TREE_ROWS, seed), seed
         )
         spread, _ = normalised_rows(self.path, frame, frame.wanted_in(gating, FIT_EVERY))
         self.tree = TreeExpert().fit(rows, spread, seed=seed)

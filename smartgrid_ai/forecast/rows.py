@@ -60,6 +60,14 @@ class RegressionRows:
         chosen = {name: getattr(self, name)[rows] for name in _columns()}
         return RegressionRows(names=self.names, **chosen)
 
+    def plus(
+        self,
+        other: "RegressionRows",  # with the same columns
+    ) -> "RegressionRows":
+        "These rows, then the others."
+        both = {n: np.concatenate([getattr(self, n), getattr(other, n)]) for n in _columns()}
+        return RegressionRows(names=self.names, **both)
+
     def thin(
         self,
         most: int,  # rows to keep at most
