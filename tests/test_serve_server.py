@@ -87,6 +87,7 @@ def test_a_day_in_the_life(start):
         "anomaly",
         "baseline",
         "moe",
+        "moe_24",
     ]
     assert client.get("/models/moe").json()["features"] == list(FEATURE_NAMES)
     assert client.get("/health").json()["status"] == "ok"
