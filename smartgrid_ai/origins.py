@@ -286,6 +286,21 @@ class OriginEncoder:
             ahead.seasonal * around.size, around.size * residual,
         )  # fmt: skip
 
+    def reference(
+        self,
+        table: OriginTable,
+        origin: np.ndarray | Tensor,  # (batch,) rows
+        day: np.ndarray | Tensor,  # (batch,) block, 1…7
+    ) -> tuple[
+        Tensor, Tensor
+    ]:  # (batch, 24) W, the seasonal reference; (batch, 1) W per unit of output
+        "What leads from outputs back to watts, without the rest of a batch."
+        origin, day = torch.as_tensor(origin), torch.as_tensor(day)[:, None]
+        around = Gatherer(table, origin)
+        future = origin[:, None] + BLOCK * (day - 1) + torch.arange(BLOCK)
+        seasonal = known_columns(around, future, day).seasonal
+        return seasonal * around.size, around.size * float(self.state["residual"][0])
+
     def _past(self, around: Gatherer, residual: float) -> Tensor:
         "(batch, 168, columns + 4): the known columns of past hours, and what became of them."
         rows = around.origin + torch.arange(-LOOKBACK, 0)

@@ -161,11 +161,12 @@ class DailyFrame:
 
     def anchor_and_scale(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         "(n,) W each: the seasonal reference, and the size of a residual."
-        parts = [self.encode(part.origin, part.day) for part in wanted.parts(1024)]
-        anchor = torch.cat([b.anchor.flatten() for b in parts]).double().numpy()
-        return anchor, torch.cat(
-            [b.scale.expand(-1, BLOCK).flatten() for b in parts]
-        ).double().numpy()
+        parts = [
+            self.encoder.reference(self.table, part.origin, part.day) for part in wanted.parts(1024)
+        ]
+        anchor = torch.cat([anchor.flatten() for anchor, _ in parts]).double().numpy()
+        scale = torch.cat([scale.expand(-1, BLOCK).flatten() for _, scale in parts])
+        return anchor, scale.double().numpy()
 
     def circumstances(self, wanted: Wanted) -> np.ndarray:
         "(n, columns) what the gate decides by."
