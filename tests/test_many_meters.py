@@ -202,13 +202,13 @@ def test_a_sample_of_everybody_is_a_plain_backtest(readings, tmp_path):
         dates,
         SIMULATED_PLACE,
         MODELS,
-        24,
+        1,
         write=told.append,
         part_rows=4000,
         **QUICK,
     )
     split = chronological_split(file.read(drawn), SIMULATED_PLACE, **dates)
-    plain = backtest(file.read(drawn), split, SIMULATED_PLACE, MODELS, horizon=24, **QUICK)
+    plain = backtest(file.read(drawn), split, SIMULATED_PLACE, MODELS, horizon=1, **QUICK)
     keys = ["task", "model", "meter_id", "issued", "timestamp"]
     streamed = pd.concat(told).sort_values(keys, ignore_index=True)
     whole = plain.forecasts.sort_values(keys, ignore_index=True)
@@ -257,11 +257,11 @@ def test_all_meters_join_models_that_are_kept(readings, tmp_path):
     readings.to_parquet(path, index=False)
     file, drawn = MeterFile(path, unit="W"), ("household-1", "office-1")
     split = chronological_split(file.read(drawn), SIMULATED_PLACE, test_start="2015-02-15")
-    result = backtest(file.read(drawn), split, SIMULATED_PLACE, ("baseline",), horizon=24, **QUICK)
+    result = backtest(file.read(drawn), split, SIMULATED_PLACE, ("baseline",), horizon=1, **QUICK)
     many.adopt_all(file, result.forecasters.values(), split, part_rows=4000)
-    result.forecasters["baseline_24"].save(tmp_path)
-    assert result.forecasters["baseline_24"].path.encoder.structure.meters[:2] == drawn
-    assert len(result.forecasters["baseline_24"].path.encoder.structure.meters) == 4
+    result.forecasters["baseline"].save(tmp_path)
+    assert result.forecasters["baseline"].path.structure.meters[:2] == drawn
+    assert len(result.forecasters["baseline"].path.structure.meters) == 4
 
 
 # New meters

@@ -55,7 +55,7 @@ def new_family(name: str, path, settings: dict):
         return RowFamily(name, LightGBMPeer(), path, seed=seed)
     if name == "moe":
         return MixtureFamily(
-            Mixture(path, settings=settings["tuned"]), settings["experts"], settings["epochs"],
+            Mixture(path, boosted=10 * settings["trees"], settings=settings["tuned"]), settings["experts"], settings["epochs"],
             settings["batches"], seed,
         )  # fmt: skip
     raise ModelError(f"unknown family {name!r}: use one of {', '.join(FAMILY_NAMES)}")
@@ -80,7 +80,7 @@ class Forecaster:
         seed: int = 0,
         epochs: int = 12,  # of each expert
         batches: int | None = None,  # optimisation steps per epoch; None = as many as the data need
-        trees: int = 60,  # in each forest of the baseline
+        trees: int = 60,  # in each forest; the tree expert has ten times as many, smaller ones
         experts: tuple[str, ...] = EXPERTS,  # of the mixture
         path=None,  # a fitted path to share with other forecasters; None = its own
         tuned: dict[str, ExpertSettings] | None = None,  # experts unlike their default, by name

@@ -31,7 +31,7 @@ from .gru import GRUAhead, GRUNetwork
 from .hourly import HourlyFrame, HourlyPath
 from .rows import RegressionRows
 from .transformer import TransformerAhead, TransformerNetwork
-from .tree import TreeExpert
+from .tree import TREES, TreeExpert
 from .wanted import CIRCUMSTANCES, Answers, Wanted, in_watts, next_hours
 from ..hours import OFF
 from ..origins import BLOCK
@@ -111,6 +111,7 @@ class Mixture:
     networks: dict[str, nn.Module] = field(default_factory=dict)
     tree: TreeExpert | None = None
     gate: GateNetwork | None = None
+    boosted: int = TREES  # trees of the tree expert
     trained: dict[str, Trained] = field(default_factory=dict)
     settings: dict[str, ExpertSettings] = field(
         default_factory=dict
@@ -185,7 +186,7 @@ class Mixture:
             self.path, frame, sampled(frame.wanted_in(train), TREE_ROWS, seed), seed
         )
         spread, _ = normalised_rows(self.path, frame, frame.wanted_in(gating, FIT_EVERY))
-        self.tree = TreeExpert().fit(rows, spread, seed=seed)
+        self.tree = TreeExpert().fit(rows, spread, seed=seed, trees=self.boosted)
         if progress:
             progress("tree", 1, 1, "boosted trees")
 
