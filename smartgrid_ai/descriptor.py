@@ -73,7 +73,7 @@ _MEANING = {
     "below": "exp(clip(forecast[..., 1], -7, 4)) * scale, in W: distance to the 10 % quantile; above: the same of forecast[..., 2]",
     "moe": "weights of the gate times the experts' outputs, before they become W",
     "quantile": "location + factor * (below where factor < 0, else above); factor from the group's row of grouped.MODEL at the level",
-    "group": "24 * number of the first of conformal.bands that is not below the horizon + civil hour; groups that are not there use quantiles",
+    "group": "24 * (length of conformal.bands * number of the meter in conformal.meter_groups, 0 if it is not there + number of the first of conformal.bands that is not below the horizon) + civil hour; groups that are not there use quantiles",
     "recent": "per expert, log of its mean absolute error over the last known day / mean over the experts, clipped to ±2; 0 where unknown",
     "structure": "arrays structure.*; see 25_structure of smartgrid_ai: weights per meter of structure_meters, group for all others",
 }
@@ -149,7 +149,7 @@ def constants(
         "place": asdict(forecaster.place), "never_negative": bool(forecaster.lowest == 0),
         "versions": {name: versions[name] for name in ("smartgrid_ai", "torch") if name in versions},
         "features": list(FEATURE_NAMES), "gate_columns": _counted(list(GATE_NAMES), CIRCUMSTANCES), **names,
-        "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors},
+        "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors, "meter_groups": forecaster.meter_groups},
     }  # fmt: skip
     return facts | _of_path(path, learned), long
 

@@ -14,7 +14,7 @@ from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.forecast.lightgbm import LightGBMPeer
 from smartgrid_ai.forecast.rows import RegressionRows
 from smartgrid_ai.forecast.stack import ForestStack
-from smartgrid_ai.forecast.tree import TreeExpert
+from smartgrid_ai.forecast.tree import TreeExpert, _most_rows
 
 MODELS = {"tree": TreeExpert, "lightgbm": LightGBMPeer, "stack": ForestStack}
 QUICK = {"tree": 60, "lightgbm": 40, "stack": 6}  # trees
@@ -201,12 +201,27 @@ def test_big_meters_count_more():
         assert model.predict(pulled)[0, 0] > 0.3
 
 
-def test_the_number_of_meters_decides_the_loss():
-    one = [part.take(part.meter == 0) for part in (rows(600), rows(300, 1))]
-    assert TreeExpert().fit(*one, trees=2).location.loss == "squared_error"
-    assert TreeExpert().fit(rows(600), rows(300, 1), trees=2).location.loss == "absolute_error"
-    peer = LightGBMPeer().fit(*one, trees=2)
-    assert peer.squared and not peer.meters
+def test_the_tails_of_the_residuals_decide_the_loss_and_not_the_number_of_meters():
+    some, later = rows(600), rows(300, 1)
+    wild = replace(some, target=some.target * np.where(np.arange(600) % 100 == 7, 100.0, 1.0))
+    assert some.tame and not wild.tame and not some.take(slice(0, 0)).tame
+    assert some.take(some.meter == 0).tame
+    assert TreeExpert().fit(some, later, trees=2).location.loss == "squared_error"
+    assert TreeExpert().fit(wild, later, trees=2).location.loss == "absolute_error"
+    assert LightGBMPeer().fit(some, later, trees=2).squared
+    assert not LightGBMPeer().fit(wild, later, trees=2).squared
+
+
+def test_lightgbm_is_told_the_meter_where_there_are_several():
+    some, later = rows(600), rows(300, 1)
+    alone = [part.take(part.meter == 0) for part in (some, later)]
+    assert LightGBMPeer().fit(some, later, trees=2).meters
+    assert not LightGBMPeer().fit(*alone, trees=2).meters
+
+
+@pytest.mark.parametrize(("meters", "expected"), [(1, 40_000), (3, 50_000), (1000, 200_000)])
+def test_more_meters_are_learned_from_more_rows(meters, expected):
+    assert _most_rows(meters) == expected
 
 
 def test_long_records_are_tuned_on_a_part_and_learned_whole(monkeypatch):

@@ -18,7 +18,7 @@ from ..errors import DataError, ModelError
 from ..features import FEATURE_NAMES
 from .adaptive import Forecasts, adaptive_tables, pace_of
 from .baseline import TreeBaseline
-from .calibration import Conformal, group_of
+from .calibration import GROUPS, Conformal, group_of, standardised
 from .expert import ExpertSettings, Progress
 from .families import Marks, MixtureFamily, RowFamily, TreeFamily
 from .lightgbm import LightGBMPeer
@@ -95,6 +95,7 @@ class Forecaster:
             self.parameters["tuned"] = {name: asdict(own) for name, own in tuned.items()}
         self.feature_names, self.data, self.metrics = FEATURE_NAMES, {}, {}
         self.conformal: dict[str, Conformal] = {}
+        self.meter_groups: dict[str, int] = {}  # 1 … METER_GROUPS; 0, everyone, for all others
         self.lowest = -np.inf
 
     @property
@@ -146,9 +147,15 @@ class Forecaster:
         kept = np.isin(wanted.origin, np.flatnonzero(marks.calibration))
         wanted = Wanted(wanted.origin[kept], wanted.day[kept], wanted.ahead)
         answers = self.family.answer(frame, wanted)
-        actual, group = frame.hours.load[wanted.target], _groups(frame.hours, wanted)
+        actual, meter = frame.hours.load[wanted.target], frame.hours.meter[wanted.target]
+        best = standardised(actual, *_numbers(answers, self.models[-1]))
+        self.meter_groups = _groups_of_meters(best, meter, frame.hours.meters)
+        own = _groups(frame.hours, wanted, self.meter_groups)
+        everyone, apart = _groups(frame.hours, wanted, {}), own >= GROUPS
+        group = np.r_[everyone, own[apart]]
         for name in self.models:
-            self.conformal[name] = Conformal.fit(actual, *_numbers(answers, name), group)
+            numbers = (np.r_[part, part[apart]] for part in _numbers(answers, name))
+            self.conformal[name] = Conformal.fit(np.r_[actual, actual[apart]], *numbers, group)
 
     def forecast(
         self,
@@ -177,7 +184,7 @@ class Forecaster:
     def _calibrated(self, answers: Answers, name: str, hours: HourTable | None) -> pd.DataFrame:
         self.check_model(name)
         location, below, above = _numbers(answers, name)
-        group = None if hours is None else _groups(hours, answers.wanted)
+        group = None if hours is None else _groups(hours, answers.wanted, self.meter_groups)
         return self.conformal[name].table(location, below, self.lowest, above=above, group=group)
 
     def _live(self, hours: HourTable, answers: Answers, name: str) -> pd.DataFrame:
@@ -185,7 +192,7 @@ class Forecaster:
         wanted, number = answers.wanted, hour_number(hours.timestamp)
         forecasts = Forecasts(
             meter=hours.meter[wanted.target], issued=number[wanted.issued], target=number[wanted.target],
-            group=_groups(hours, wanted), location=location, below=below, above=above,
+            group=_groups(hours, wanted, self.meter_groups), location=location, below=below, above=above,
             actual=hours.load[wanted.target],
         )  # fmt: skip
         return adaptive_tables(self.conformal[name], forecasts, pace_of(self.horizon), self.lowest)[
@@ -273,8 +280,28 @@ def _numbers(answers: Answers, name: str) -> tuple[np.ndarray, np.ndarray, np.nd
     return tuple(part[name].to_numpy() for part in (answers.location, answers.below, answers.above))
 
 
-def _groups(hours: HourTable, wanted: Wanted) -> np.ndarray:
-    return group_of(wanted.horizon, hours.civil_hour[wanted.target])
+METER_GROUPS, LEAST_METERS = 3, 9  # calm, middling, wild; of fewer meters all are calibrated alike
+
+
+def _groups_of_meters(
+    misses: np.ndarray,  # (n,) standardised, NaN = unobserved
+    meter: np.ndarray,  # (n,) int
+    names: list[str],
+) -> dict[str, int]:
+    "Thirds of the meters by how large their misses are beside what was expected of them."
+    typical = pd.Series(np.abs(misses)).groupby(meter).median().dropna()
+    if len(typical) < LEAST_METERS:
+        return {}
+    third = typical.rank(method="first").sub(1).mul(METER_GROUPS).floordiv(len(typical)).astype(int)
+    return {str(names[number]): int(group) + 1 for number, group in third.items()}
+
+
+def _groups(hours: HourTable, wanted: Wanted, of_meters: dict[str, int]) -> np.ndarray:
+    "Group of each forecast; block 0 belongs to everyone, and to meters never seen."
+    own = np.array([of_meters.get(str(name), 0) for name in hours.meters])
+    return group_of(
+        wanted.horizon, hours.civil_hour[wanted.target], own[hours.meter[wanted.target]]
+    )
 
 
 def _wanted(hours: HourTable, horizon: int, start, end) -> Wanted:
@@ -311,6 +338,7 @@ def save_forecaster(forecaster: Forecaster, folder: Path) -> None:
     config |= {"format": FORMAT, "family": forecaster.name, "place": asdict(forecaster.place)}
     config |= {"features": list(forecaster.feature_names), "models": list(forecaster.models)}
     config["never_negative"] = bool(forecaster.lowest == 0)
+    config["meter_groups"] = forecaster.meter_groups
     arrays |= {f"path.{name}": values for name, values in learnt.items()}
     for name, conformal in forecaster.conformal.items():
         arrays[f"conformal.{name}"] = conformal.quantiles
@@ -351,6 +379,7 @@ def _rebuild(folder: Path, config: dict, arrays: dict[str, np.ndarray]) -> Forec
     for name in FACTS:
         setattr(forecaster, name, config[name])
     forecaster.lowest = 0.0 if config["never_negative"] else -np.inf
+    forecaster.meter_groups = config.get("meter_groups", {})
     forecaster.conformal = {
         name: Conformal(arrays[f"conformal.{name}"], arrays[f"grouped.{name}"])
         for name in config["models"]

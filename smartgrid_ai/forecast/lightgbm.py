@@ -50,7 +50,8 @@ class LightGBMPeer:
         spread_rows: RegressionRows,  # later ones: to tune, to stop and to learn misses from
         seed: int = 0,
         trees: int = TREES,  # at most
-        squared: bool | None = None,  # loss; default: squared for one meter, absolute for several
+        squared: bool
+        | None = None,  # loss; default: squared for tame residuals, absolute for wild ones
     ) -> "LightGBMPeer":
         "Learn from the observed rows; `DataError` when they are fewer than 100, or 20 of the later."
         _library()
@@ -59,7 +60,7 @@ class LightGBMPeer:
             raise DataError(
                 f"only {len(known)} observed training hours; LightGBM needs at least {LEAST_ROWS}"
             )
-        self.squared = known.single if squared is None else squared
+        self.squared = known.tame if squared is None else squared
         self.meters = not known.single
         later = spread_rows.take(spread_rows.observed).thin(MOST_LATER, seed)
         if not len(later):

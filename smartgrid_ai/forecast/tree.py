@@ -17,11 +17,20 @@ from ..readings import DataError
 
 # %% ../../nbs/36_forecast.tree.ipynb #0e5cbe5c
 LEAST_ROWS = 100
-MOST_ROWS = 40_000  # rows the trees are fitted on; of more, so many are drawn
+MOST_ROWS = (
+    40_000,
+    5_000,
+    200_000,
+)  # rows the trees are fitted on: at least, for each meter more, at most
 TREES = 600
 BOOSTING = {"learning_rate": 0.08, "max_leaf_nodes": 15, "min_samples_leaf": 40}
 BOOSTING |= {"l2_regularization": 5.0, "max_features": 0.3, "early_stopping": False}
 FILES = ("tree.skops",)
+
+
+def _most_rows(meters: int) -> int:
+    least, each, most = MOST_ROWS
+    return min(least + each * (meters - 1), most)
 
 
 class TreeExpert:
@@ -33,7 +42,8 @@ class TreeExpert:
         spread_rows: RegressionRows,  # later ones, to learn misses from
         seed: int = 0,
         trees: int = TREES,
-        squared: bool | None = None,  # loss; default: squared for one meter, absolute for several
+        squared: bool
+        | None = None,  # loss; default: squared for tame residuals, absolute for wild ones
     ) -> "TreeExpert":
         "Learn from the observed rows; `DataError` when they are fewer than 100, or 20 for misses."
         from sklearn.ensemble import HistGradientBoostingRegressor
@@ -43,8 +53,8 @@ class TreeExpert:
             raise DataError(
                 f"only {len(rows)} observed training hours; boosted trees need at least {LEAST_ROWS}"
             )
-        squared = rows.single if squared is None else squared
-        rows = rows.thin(MOST_ROWS, seed)
+        squared = rows.tame if squared is None else squared
+        rows = rows.thin(_most_rows(len(np.unique(rows.meter))), seed)
         loss = "squared_error" if squared else "absolute_error"
         self.location = HistGradientBoostingRegressor(
             loss=loss, max_iter=trees, random_state=seed, **BOOSTING
