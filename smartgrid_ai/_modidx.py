@@ -1769,6 +1769,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'smartgrid_ai.scaling.feature_matrix': ('scaling.html#feature_matrix', 'smartgrid_ai/scaling.py'),
                                       'smartgrid_ai.scaling.fill_gaps': ('scaling.html#fill_gaps', 'smartgrid_ai/scaling.py'),
                                       'smartgrid_ai.scaling.from_ratios': ('scaling.html#from_ratios', 'smartgrid_ai/scaling.py'),
+                                      'smartgrid_ai.scaling.is_tame': ('scaling.html#is_tame', 'smartgrid_ai/scaling.py'),
                                       'smartgrid_ai.scaling.known_covariates': ('scaling.html#known_covariates', 'smartgrid_ai/scaling.py'),
                                       'smartgrid_ai.scaling.ratios': ('scaling.html#ratios', 'smartgrid_ai/scaling.py'),
                                       'smartgrid_ai.scaling.row_scale': ('scaling.html#row_scale', 'smartgrid_ai/scaling.py'),

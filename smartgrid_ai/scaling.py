@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'CALENDAR', 'WATT_NAMES', 'UNITLESS_NAMES', 'WEEK', 'FALLBACKS', 'LEVELS', 'SAME_HOUR', 'ROBUST_SIZES',
-           'DAY_HARMONICS', 'YEAR_HARMONICS', 'CLIP', 'STRUCTURE_NAMES', 'row_scale', 'anchor', 'ratios', 'from_ratios',
-           'fill_gaps', 'Preprocessor', 'usual_size', 'Encoded', 'calendar_harmonics', 'RowEncoder', 'feature_matrix',
-           'known_covariates', 'covariate_matrix']
+           'TAME', 'DAY_HARMONICS', 'YEAR_HARMONICS', 'CLIP', 'STRUCTURE_NAMES', 'row_scale', 'anchor', 'ratios',
+           'from_ratios', 'fill_gaps', 'Preprocessor', 'usual_size', 'is_tame', 'Encoded', 'calendar_harmonics',
+           'RowEncoder', 'feature_matrix', 'known_covariates', 'covariate_matrix']
 
 # %% ../nbs/22_scaling.ipynb #261b586c
 from dataclasses import dataclass, field
@@ -171,6 +171,17 @@ def usual_size(
     deviation = float(np.std(residual))
     robust = 1.4826 * float(np.median(np.abs(residual)))
     return max(min(deviation, ROBUST_SIZES * robust) if robust > 0 else deviation, 1e-6)
+
+# %% ../nbs/22_scaling.ipynb #6f54345d
+TAME = 0.45  # mean miss in standard deviations from which on squares may be trusted
+
+
+def is_tame(
+    residual: np.ndarray,  # (n,) misses, NaN = unobserved
+) -> bool:
+    "Whether misses are near enough to a bell for squared errors; False where there are none."
+    known = residual[np.isfinite(residual)]
+    return bool(len(known)) and bool(np.abs(known).mean() >= TAME * known.std())
 
 # %% ../nbs/22_scaling.ipynb #a659327e
 DAY_HARMONICS, YEAR_HARMONICS = (1, 2, 3, 4, 6), (1, 2)

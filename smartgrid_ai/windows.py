@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from .readings import DataError, Place
+from .scaling import is_tame
 
 # %% ../nbs/23_windows.ipynb #30b128b1
 @dataclass(frozen=True)
@@ -223,8 +224,8 @@ def steps_per_epoch(
     rows: int,  # training rows
     rows_per_step: int,  # chunks per step times hours per chunk
 ) -> int:
-    "Optimisation steps in one epoch, 50 to 100."
-    return min(max(rows // rows_per_step, 50), 100)
+    "Optimisation steps in one epoch, 50 to 150."
+    return min(max(rows // rows_per_step, 50), 150)
 
 # %% ../nbs/23_windows.ipynb #4846eac6
 class SequenceData(LightningDataModule):
@@ -248,6 +249,7 @@ class SequenceData(LightningDataModule):
         self.table, self.train, self.validation, self.seed = table, train, validation, seed
         self.hours, self.context, self.batch = hours, context, batch
         self.batches = batches or steps_per_epoch(int(train.sum()), batch * hours)
+        self.tame = is_tame(table.target[torch.from_numpy(train) & (table.weight > 0)].numpy())
         self.covariates, self.covariate_dropout, self.burn_in = (
             covariates,
             covariate_dropout,

@@ -19,11 +19,19 @@ from loads import readings
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, backtest
 from smartgrid_ai.features import FEATURE_NAMES
+from smartgrid_ai.forecast.calibration import GROUPS
 from smartgrid_ai.forecast.expert import causal_bias, train_expert
-from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
+from smartgrid_ai.forecast.forecaster import (
+    Forecaster,
+    _groups,
+    _groups_of_meters,
+    load_forecaster,
+)
 from smartgrid_ai.forecast.gate import GateNetwork, fit_gate
 from smartgrid_ai.forecast.gru import GRUNetwork
 from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
+from smartgrid_ai.forecast.wanted import next_hours
+from smartgrid_ai.hours import make_hours
 from smartgrid_ai.readings import Place
 from smartgrid_ai.scaling import feature_matrix
 from smartgrid_ai.windows import SequenceData, SequenceTable, chronological_split
@@ -281,3 +289,26 @@ def test_backtest_fits_only_what_is_asked_for(load, split):
 def test_unknown_models_are_listed(load, split):
     with pytest.raises(ModelError, match=r"unknown model 'prophet'.*persistence, .*moe"):
         backtest(load, split, PLACE, ("prophet",))
+
+
+# Meters apart
+
+
+def test_from_nine_meters_on_the_calm_and_the_wild_are_calibrated_apart():
+    meter = np.repeat(np.arange(9), 50)
+    misses = np.random.default_rng(0).normal(size=450) * 2.0**meter
+    misses[:3] = np.nan
+    names = [f"m{number}" for number in range(9)]
+    groups = _groups_of_meters(misses, meter, names)
+    assert [groups[name] for name in names] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    few = meter < 8
+    assert _groups_of_meters(misses[few], meter[few], names[:8]) == {}
+
+
+def test_a_stranger_is_calibrated_like_everyone():
+    hours = make_hours(readings(48, meters=2), Place())
+    wanted = next_hours(np.arange(96))
+    group = _groups(hours, wanted, {"meter-0": 2})
+    assert set(group[hours.meter == 0] // GROUPS) == {2}
+    assert set(group[hours.meter == 1] // GROUPS) == {0}
+    assert (group % 24 == hours.civil_hour).all()

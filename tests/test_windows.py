@@ -117,3 +117,14 @@ def test_a_meter_shorter_than_a_chunk_still_trains():
 def test_more_context_than_a_chunk_holds_is_cut_down():
     chunks = covering_chunks(np.ones(100, bool), np.array([0, 100]), hours=10, context=50)
     assert sum(int(counts.sum()) for _, counts in chunks) == 100
+
+
+def test_heavy_tails_are_noticed_where_training_hours_have_them():
+    noise = np.random.default_rng(0).normal(size=1000)
+    spiky = np.where(np.arange(1000) % 97 == 0, 200 * noise, noise)
+    train = np.arange(1000) < 600
+    for residual, tame in ((noise, True), (spiky, False), (np.where(train, noise, spiky), True)):
+        table = SequenceTable(
+            torch.zeros(1000, 2), torch.from_numpy(residual), torch.ones(1000), np.array([0, 1000])
+        )
+        assert SequenceData(table, train, ~train, slice(0, 1)).tame == tame
