@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .detectors import log_kernels
+
 # %% ../../nbs/42_anomaly.attribution.ipynb #3fd1ca99
 @dataclass(frozen=True)
 class Attribution:
@@ -135,35 +137,53 @@ class ForestPaths:
         return Attribution(-float(self.depth[self.roots].sum()), parts)
 
 # %% ../../nbs/42_anomaly.attribution.ipynb #bdfbef4b
-def _kernel_expansion(machine) -> tuple[np.ndarray, np.ndarray, float, float]:
-    "Centres (s, features), their weights (s,), γ and ρ, so that the score is ρ − Σ weight K."
-    if hasattr(machine, "dual_coef_"):
-        weights, gamma = machine.dual_coef_.ravel(), machine.gamma
-        return machine.support_vectors_, weights, gamma, -float(machine.intercept_[0])
-    landmarks, linear = machine[0], machine[-1]
-    weights = landmarks.normalization_.T @ linear.coef_.ravel()
-    return landmarks.components_, weights, landmarks.gamma, float(linear.offset_[0])
-
-# %% ../../nbs/42_anomaly.attribution.ipynb #6e3781a3
 def machine_attribution(
     machine,  # the fitted `model` of a `OneClassSVMDetector`
     rows: np.ndarray,  # (n, features), as the machine was fitted on
 ) -> Attribution:  # adds up to the detector's score
-    "Parts of the distance outside the boundary of a one-class support vector machine."
+    "Parts of how far a row lies outside the boundary of a one-class support vector machine."
+    exact = hasattr(machine, "support_vectors_")
+    share, base = (_exact_parts, _exact_base) if exact else (_landmark_parts, _landmark_base)
+    parts = np.empty(rows.shape)
+    for start in range(0, len(rows), 2048):
+        parts[start : start + 2048] = share(machine, rows[start : start + 2048])
+    return Attribution(base(machine), parts)
+
+# %% ../../nbs/42_anomaly.attribution.ipynb #6e3781a3
+def _exact_base(machine) -> float:
+    return float(np.log(-machine.intercept_[0]) - np.log(machine.dual_coef_.sum()))
+
+
+def _exact_parts(machine, rows: np.ndarray) -> np.ndarray:
+    logarithms = log_kernels(machine, rows)
+    largest = logarithms.max(axis=1, keepdims=True)
+    near = np.exp(logarithms - largest)
+    total = near.sum(axis=1, keepdims=True)
+    above = np.log(machine.dual_coef_.sum()) - largest - np.log(total)
+    centres, near = machine.support_vectors_, near / total
+    spread = np.square(rows) - 2 * rows * (near @ centres) + near @ np.square(centres)
+    spread = np.maximum(spread, 0.0) + 1e-300
+    return above * spread / spread.sum(axis=1, keepdims=True)
+
+# %% ../../nbs/42_anomaly.attribution.ipynb #d70ef968
+def _landmark_weights(machine) -> np.ndarray:
+    return machine[0].normalization_.T @ machine[-1].coef_.ravel()
+
+
+def _landmark_base(machine) -> float:
+    return float(machine[-1].offset_[0] - _landmark_weights(machine).sum())
+
+
+def _landmark_parts(machine, rows: np.ndarray) -> np.ndarray:
     from sklearn.metrics.pairwise import euclidean_distances
 
-    centres, weights, gamma, offset = _kernel_expansion(machine)
-    parts, squares = np.empty(rows.shape), np.square(centres)
-    for start in range(0, len(rows), 2048):
-        block = rows[start : start + 2048]
-        distance = euclidean_distances(block, centres, squared=True)
-        far = np.full_like(distance, gamma)
-        np.divide(-np.expm1(-gamma * distance), distance, out=far, where=distance > 0)
-        far *= weights
-        total = far.sum(axis=1, keepdims=True)
-        spread = np.square(block) * total - 2 * block * (far @ centres) + far @ squares
-        parts[start : start + 2048] = spread
-    return Attribution(offset - float(weights.sum()), parts)
+    centres, gamma = machine[0].components_, machine[0].gamma
+    distance = euclidean_distances(rows, centres, squared=True)
+    far = np.full_like(distance, gamma)
+    np.divide(-np.expm1(-gamma * distance), distance, out=far, where=distance > 0)
+    far *= _landmark_weights(machine)
+    total = far.sum(axis=1, keepdims=True)
+    return np.square(rows) * total - 2 * rows * (far @ centres) + far @ np.square(centres)
 
 # %% ../../nbs/42_anomaly.attribution.ipynb #ab6249af
 def copy_attribution(
