@@ -23,7 +23,7 @@ from smartgrid_ai.anomaly.series import (
     signals,
     window_rows,
 )
-from .single import SingleDetector
+from .single import LEAST_ROWS, SingleDetector
 from ..readings import DataError, Place
 
 # %% ../../nbs/46_anomaly.detect.ipynb #baca0b7c
@@ -51,38 +51,45 @@ def _load_rows(signal: Signal) -> np.ndarray:
 # %% ../../nbs/46_anomaly.detect.ipynb #bd4adefd
 def _textbook(
     known: np.ndarray,  # (n, features), training rows in order of time
-    rows: dict[str, np.ndarray],  # name of a series: all its rows
     names: tuple[str, ...],  # of the features
     models: tuple[str, ...],  # those that are wanted beside the ensemble are fitted
     seed: int,
     memory: int = 1,  # rows until a score is new
-) -> dict[str, pd.DataFrame]:
-    "What the ensemble and the single detectors say about every row of every series."
-    ensemble = AnomalyEnsemble(names, memory=memory).fit(known, seed)
-    found = {name: ensemble.score_rows(own) for name, own in rows.items()}
-    for model in [model for model in SINGLE if model in models]:
-        single = SingleDetector(SINGLE[model](), names, memory=memory).fit(known, seed)
-        for name, own in rows.items():
-            found[name][f"score_{model}"] = single.score(own)
-    return found
+) -> list[AnomalyEnsemble | SingleDetector]:
+    "The ensemble, then the single detectors, fitted."
+    detectors = [SINGLE[model]() for model in SINGLE if model in models]
+    singles = [SingleDetector(detector, names, memory=memory) for detector in detectors]
+    return [one.fit(known, seed) for one in (AnomalyEnsemble(names, memory=memory), *singles)]
+
+
+def _judged(fitted: list[AnomalyEnsemble | SingleDetector], rows: np.ndarray) -> pd.DataFrame:
+    "What each of them says about every row, a column per model."
+    ensemble, *singles = fitted
+    own = {f"score_{single.detector.name}": single.score(rows) for single in singles}
+    return ensemble.score_rows(rows).assign(**own)
 
 
 def _load_scores(
     loads: list[Signal], models: tuple[str, ...], seed: int
 ) -> dict[str, pd.DataFrame]:
-    "Scores of the detectors that all loads share."
+    "Scores of the detectors that all loads share, each load calibrated on itself."
     rows = {signal.name: _load_rows(signal) for signal in loads}
     times = np.concatenate([signal.timestamp[signal.train] for signal in loads])
     known = np.concatenate([rows[signal.name][signal.train] for signal in loads])
-    known = known[np.argsort(times, kind="stable")]
-    return _textbook(known, rows, READING_NAMES, models, seed)
+    fitted = _textbook(known[np.argsort(times, kind="stable")], READING_NAMES, models, seed)
+    found = {}
+    for signal in loads:
+        usual = rows[signal.name][signal.train]
+        enough = (np.isfinite(usual).mean(axis=1) >= 0.5).sum() >= LEAST_ROWS
+        own = [one.for_meter(usual) for one in fitted] if enough else fitted
+        found[signal.name] = _judged(own, rows[signal.name])
+    return found
 
 # %% ../../nbs/46_anomaly.detect.ipynb #50436f77
 def _window_scores(signal: Signal, models: tuple[str, ...], seed: int) -> pd.DataFrame:
     table = window_rows(signal)
     rows, names = table.to_numpy(), tuple(table.columns)
-    own = {signal.name: rows}
-    return _textbook(rows[signal.train], own, names, models, seed, min(WINDOWS))[signal.name]
+    return _judged(_textbook(rows[signal.train], names, models, seed, min(WINDOWS)), rows)
 
 # %% ../../nbs/46_anomaly.detect.ipynb #eadef2b7
 def _calibrated(residual: np.ndarray, usual: np.ndarray, memory: int) -> np.ndarray:

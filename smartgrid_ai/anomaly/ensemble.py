@@ -6,6 +6,7 @@
 __all__ = ['DETECTOR_NAMES', 'FORMAT', 'SETTINGS', 'CARD', 'ARRAYS', 'AnomalyEnsemble', 'load_ensemble']
 
 # %% ../../nbs/43_anomaly.ensemble.ipynb #ce90704a
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -93,16 +94,32 @@ class AnomalyEnsemble:
         rows = usable_rows(rows, self.feature_names)
         split = calibration_start(len(rows), self.calibration_share)
         scaled = self.scaler.fit(rows[:split]).transform(rows)
-        self.detectors, surprises = _new_detectors(progress), []
-        for name, detector in tqdm(self.detectors.items(), "detectors", disable=not progress):
-            scores = detector.fit(scaled[:split], seed).score(scaled[split:])
-            self.calibrations[name] = TailCalibration().fit(scores, self.memory)
-            surprises.append(self.calibrations[name].surprise(scores))
-        mean = self._mean(surprises)
-        self.calibrations["mean"] = TailCalibration().fit(mean, self.memory)
-        self.labelled, self.paths = None, None
+        self.detectors, self.labelled, self.paths = _new_detectors(progress), None, None
+        for detector in tqdm(self.detectors.values(), "detectors", disable=not progress):
+            detector.fit(scaled[:split], seed)
+        surprises = self._calibrate(scaled[split:])
         self._describe(rows, split, seed, np.array(surprises))
         return self
+
+    def _calibrate(self, scaled: np.ndarray) -> list[np.ndarray]:
+        "Learn how strange usual rows look; their surprises, one array per detector."
+        self.calibrations, surprises = {}, []
+        for name, detector in self.detectors.items():
+            scores = detector.score(scaled)
+            self.calibrations[name] = TailCalibration().fit(scores, self.memory)
+            surprises.append(self.calibrations[name].surprise(scores))
+        self.calibrations["mean"] = TailCalibration().fit(self._mean(surprises), self.memory)
+        return surprises
+
+    def for_meter(
+        self,
+        rows: np.ndarray,  # (n, features), raw values of one meter, of a time that is usual
+    ) -> "AnomalyEnsemble":
+        "The same detectors, calibrated on one meter alone; `DataError` for too few rows."
+        _need_fitted(self)
+        own = copy(self)
+        own._calibrate(self.scaler.transform(usable_rows(rows, self.feature_names)))
+        return own
 
     def _mean(self, surprises: list[np.ndarray]) -> np.ndarray:
         return np.average(surprises, axis=0, weights=list(self.weights.values()))

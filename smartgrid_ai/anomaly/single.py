@@ -6,6 +6,8 @@
 __all__ = ['LEAST_ROWS', 'usable_rows', 'calibration_start', 'SingleDetector']
 
 # %% ../../nbs/42_anomaly.single.ipynb #14ed5199
+from copy import copy
+
 import numpy as np
 
 from .calibration import TailCalibration, unit_score
@@ -70,6 +72,16 @@ class SingleDetector:
         scores = self.detector.fit(scaled[:split], seed).score(scaled[split:])
         self.calibration = TailCalibration().fit(scores, self.memory)
         return self
+
+    def for_meter(
+        self,
+        rows: np.ndarray,  # (n, features), raw values of one meter, of a time that is usual
+    ) -> "SingleDetector":
+        "The same detector, calibrated on one meter alone; `DataError` for too few rows."
+        own = copy(self)
+        scores = self.detector.score(self.scaler.transform(usable_rows(rows, self.feature_names)))
+        own.calibration = TailCalibration().fit(scores, self.memory)
+        return own
 
     def score(
         self,
