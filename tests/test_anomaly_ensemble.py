@@ -312,3 +312,25 @@ def test_files_of_an_older_format_say_what_to_do(ensemble, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
     with pytest.raises(ModelError, match=r"format 1.*train and publish"):
         load_ensemble(tmp_path)
+
+
+def test_calibrated_on_one_meter_the_detectors_stay_and_the_line_moves(ensemble, rows, spike):
+    restless = rows[:600].copy()
+    for name in ("lag_1", "diff_1", "diff_24", "diff_168"):
+        noise = np.random.default_rng(0).normal(0, 400, 600)
+        restless[:, FEATURE_NAMES.index(name)] += noise
+    own = ensemble.for_meter(restless[:400])
+    before = ensemble.score_rows(restless[400:])
+    after = own.score_rows(restless[400:])
+    assert before["is_anomaly"].mean() > 0.2 > 0.06 > after["is_anomaly"].mean()
+    for name in DETECTOR_NAMES:
+        ranks = before[f"score_{name}"].corr(after[f"score_{name}"], method="spearman")
+        assert ranks > 0.95
+    again = ensemble.score_rows(restless[400:])
+    np.testing.assert_array_equal(again["score"], before["score"])
+    total = own.attribute(restless).total
+    np.testing.assert_allclose(total, own.score_rows(restless)["score"], atol=1e-9, rtol=0)
+    with pytest.raises(DataError, match="too few"):
+        ensemble.for_meter(rows[:5])
+    with pytest.raises(ModelError, match="not fitted"):
+        AnomalyEnsemble().for_meter(rows)

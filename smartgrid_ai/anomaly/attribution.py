@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .detectors import log_kernels
+from .detectors import log_kernels, squared_distances
 
 # %% ../../nbs/42_anomaly.attribution.ipynb #3fd1ca99
 @dataclass(frozen=True)
@@ -175,10 +175,8 @@ def _landmark_base(machine) -> float:
 
 
 def _landmark_parts(machine, rows: np.ndarray) -> np.ndarray:
-    from sklearn.metrics.pairwise import euclidean_distances
-
     centres, gamma = machine[0].components_, machine[0].gamma
-    distance = euclidean_distances(rows, centres, squared=True)
+    distance = squared_distances(rows, centres)
     far = np.full_like(distance, gamma)
     np.divide(-np.expm1(-gamma * distance), distance, out=far, where=distance > 0)
     far *= _landmark_weights(machine)

@@ -30,7 +30,7 @@ def contributions(
 ) -> list[list[dict]]:  # per row, largest first: feature, value, expected, share, contribution
     "The parts of each score with names, values, and what would have been usual."
     names, rows = np.array(feature_names), np.asarray(rows, dtype=np.float64)
-    blamed = np.isfinite(rows) & ~np.isin(names, CALENDAR_NAMES)
+    blamed = np.isfinite(rows) & np.array([name not in CALENDAR_NAMES for name in feature_names])
     parts = np.where(blamed, parts, -np.inf)
     order = np.argsort(-parts, axis=1, kind="stable")[:, :top]
     columns = (rows, expected, _shares(parts, blamed), parts)
