@@ -60,6 +60,45 @@ def test_planted_spike_is_found(found, faulty, model):
     assert part["alarm"].mean() < 0.25
 
 
+def test_the_week_after_a_spike_is_quiet(found, faulty):
+    """With features that remember the spike, the textbook's alarm went on for a week."""
+    after = faulty["timestamp"].between(
+        faulty.loc[1508, "timestamp"], faulty.loc[1668, "timestamp"]
+    )
+    hours = found["timestamp"].isin(faulty.loc[after, "timestamp"])
+    for model in ("isolation_forest", "one_class_svm", "autoencoder", "nearest_neighbour", "vote"):
+        assert found.loc[hours & (found["model"] == model), "alarm"].mean() < 0.08
+
+
+def test_noisy_meter_does_not_raise_all_the_alarms():
+    random = np.random.default_rng(5)
+    noisy = loads(2400, "noisy", 1)
+    noisy["value"] = 50 + 20 * random.standard_t(3, len(noisy))
+    table = pd.concat([loads(2400, "calm", 2), noisy], ignore_index=True)
+    judged = detect(table, ("isolation_forest", "nearest_neighbour"))
+    share = judged.groupby(["model", "series"])["alarm"].mean()
+    assert (share < 0.06).all()
+    for model in ("isolation_forest", "nearest_neighbour"):
+        calm = judged[(judged["model"] == model) & (judged["series"] == "calm")]
+        assert calm["score"].quantile(0.99) > 0.3  # the line is near its own rows
+
+
+def test_meter_with_hardly_any_training_value_shares_the_curve_of_the_others():
+    silent = loads(2400, "silent", 1)
+    silent.loc[60:735, "value"] = np.nan
+    table = pd.concat([loads(2400, "a", 2), silent], ignore_index=True)
+    judged = detect(table, ("isolation_forest", "lof"))
+    assert np.isfinite(judged["score"]).all()
+    assert (judged["series"] == "silent").sum() == 2 * 1680
+
+
+def test_neighbours_are_fitted_when_asked_for_and_change_nothing_else():
+    table = pump()
+    alone, with_others = detect(table, ("vote",)), detect(table, ("vote", "lof"))
+    pd.testing.assert_frame_equal(with_others[with_others["model"] == "vote"], alone)
+    assert {"lof", "nearest_neighbour"} < set(MODELS)
+
+
 def test_stuck_valve_is_found_though_each_value_is_usual():
     table = pump(600)
     table.loc[450:, "flow"] = 60 + 9 * np.sin(np.arange(150) / 7)
@@ -254,6 +293,7 @@ def test_default_beats_the_hard_vote_on_labelled_buildings(shared_data):
         )
         for model, part in joined.groupby("model")
     }
+    assert areas["vote"] > 0.40  # the textbook is no straw man
     assert areas["default"] > 0.40 and areas["default"] > areas["vote"]
     alarms = joined[(joined["model"] == "default") & (joined["label"] == 0)]["alarm"]
     assert alarms.mean() < 0.03

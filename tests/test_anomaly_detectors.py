@@ -14,6 +14,7 @@ from smartgrid_ai.anomaly.detectors import (
     RowScaler,
     row_levels,
 )
+from smartgrid_ai.anomaly.neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from smartgrid_ai.features import FEATURE_NAMES
 from smartgrid_ai.readings import DataError
 
@@ -28,7 +29,13 @@ def some_rows(count: int, seed: int = 0) -> np.ndarray:
 
 
 def detectors():
-    return [IsolationForestDetector(), OneClassSVMDetector(), AutoencoderDetector(steps=200)]
+    return [
+        IsolationForestDetector(),
+        OneClassSVMDetector(),
+        AutoencoderDetector(steps=200),
+        NearestNeighbourDetector(),
+        LocalOutlierFactorDetector(),
+    ]
 
 
 def test_power_features_are_those_in_watts():
@@ -130,6 +137,61 @@ def test_machine_says_what_it_is():
     rows = np.random.default_rng(0).normal(size=(300, 3))
     assert "exact" in OneClassSVMDetector().fit(rows).kind
     assert "Nyström" in OneClassSVMDetector(exact_up_to=299).fit(rows).kind
+
+
+def test_support_vector_machine_far_out_still_has_an_order():
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(500, 5))
+    machine = OneClassSVMDetector().fit(rows)
+    outwards = np.outer(np.arange(1.0, 21), np.ones(5))
+    assert (np.diff(machine.score(outwards)) > 0).all()
+    asked = np.vstack([rows, outwards])
+    plain = -machine.model.decision_function(asked)
+    clear = np.abs(plain) > 1e-9
+    assert ((machine.score(asked) > 0) == (plain > 0))[clear].all()
+
+
+def test_copies_are_those_of_the_network():
+    import torch
+
+    rows = np.random.default_rng(0).normal(size=(200, 5))
+    detector = AutoencoderDetector(steps=50).fit(rows)
+    with torch.inference_mode():
+        copied = detector.network(torch.as_tensor(rows, dtype=torch.float32)).numpy()
+    np.testing.assert_allclose(detector.copies(rows), copied, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [NearestNeighbourDetector, LocalOutlierFactorDetector])
+def test_neighbours_keep_a_sample_and_say_so(make):
+    rows = np.random.default_rng(0).normal(size=(500, 3))
+    detector = make(most_rows=100).fit(rows, seed=2)
+    assert "among 100 of 500 training rows" in detector.kind
+    again = make(most_rows=100).fit(rows, seed=2)
+    np.testing.assert_array_equal(detector.score(rows), again.score(rows))
+    assert not np.array_equal(
+        detector.score(rows), make(most_rows=100).fit(rows, seed=3).score(rows)
+    )
+
+
+def test_a_fault_that_was_learned_once_is_still_far_from_its_neighbours():
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    rows[0] = 9.0
+    detector = NearestNeighbourDetector().fit(rows)
+    assert detector.score(rows)[0] > 2 * detector.score(rows)[1:].max()
+
+
+@pytest.mark.parametrize("make", [NearestNeighbourDetector, LocalOutlierFactorDetector])
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_neighbours_stand_few_rows(make, count):
+    rows = np.arange(2.0 * count).reshape(count, 2)
+    assert np.isfinite(make().fit(rows).score(rows)).all()
+
+
+def test_rows_that_repeat_do_not_count_as_density():
+    random = np.random.default_rng(0)
+    rows = np.vstack([np.zeros((500, 2)), random.normal(size=(500, 2))])
+    factor = LocalOutlierFactorDetector().fit(rows)
+    assert factor.score(np.array([[0.05, 0.05]]))[0] < 2
 
 
 scores = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from smartgrid_ai.anomaly.bundle import FILES
 from smartgrid_ai.anomaly.detectors import POWER_FEATURES
-from smartgrid_ai.anomaly.ensemble import DETECTOR_NAMES, FILES, AnomalyEnsemble, load_ensemble
+from smartgrid_ai.anomaly.ensemble import DETECTOR_NAMES, AnomalyEnsemble, load_ensemble
 from smartgrid_ai.features import CALENDAR_NAMES, FEATURE_NAMES, make_features
 from smartgrid_ai.readings import DataError, ModelError
 
@@ -195,3 +196,141 @@ def test_untrusted_types_are_not_opened(ensemble, tmp_path):
     skops.io.dump({"isolation_forest": FunctionTransformer(print)}, tmp_path / "detectors.skops")
     with pytest.raises(ModelError, match=r"detectors\.skops"):
         load_ensemble(tmp_path)
+
+
+def test_parts_add_up_to_the_score(ensemble, rows, spike):
+    holes = rows[:3].copy()
+    holes[0, 10], holes[1, :], holes[2, 8:] = np.nan, np.nan, np.nan
+    asked = np.vstack([rows, spike, 50 * spike, holes])
+    apart, judged = ensemble.attribute(asked), ensemble.score_rows(asked)
+    np.testing.assert_allclose(apart.total, judged["score"], atol=1e-9, rtol=0)
+    assert apart.parts.shape == asked.shape and apart.base < 0.5
+    assert len(ensemble.attribute(rows[:0]).total) == 0
+
+
+def test_named_contributions_are_the_parts(ensemble, rows, spike):
+    asked = np.vstack([rows[:20], spike])
+    apart, listed = ensemble.attribute(asked), ensemble.explain(asked)
+    for number, entries in enumerate(listed):
+        assert len(entries) == 31 - len(CALENDAR_NAMES)
+        for entry in entries:
+            column = FEATURE_NAMES.index(entry["feature"])
+            assert entry["contribution"] == apart.parts[number, column]
+            assert entry["value"] == asked[number, column]
+            assert (entry["share"] > 0) == (entry["contribution"] > 0)
+    few = ensemble.explain(asked, top=4)
+    assert few == [entries[:4] for entries in listed]
+
+
+def test_weights_decide_whose_score_it_is(rows, spike):
+    alone = AnomalyEnsemble(weights={name: float(name == "autoencoder") for name in DETECTOR_NAMES})
+    judged = alone.fit(rows[:1000]).score_rows(rows)
+    assert judged["score"].corr(judged["score_autoencoder"], method="spearman") > 0.999
+    assert judged["score"].corr(judged["score_isolation_forest"], method="spearman") < 0.99
+    apart = alone.attribute(np.vstack([rows, spike]))
+    np.testing.assert_allclose(
+        apart.total, alone.score_rows(np.vstack([rows, spike]))["score"], atol=1e-9, rtol=0
+    )
+
+
+def test_weights_count_by_their_ratio_and_are_equal_by_default():
+    doubled = AnomalyEnsemble(weights=dict.fromkeys(DETECTOR_NAMES, 2.0))
+    assert doubled.weights == AnomalyEnsemble().weights
+    assert sum(doubled.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {},
+        {"lof": 1.0},
+        dict.fromkeys(DETECTOR_NAMES, 0.0),
+        dict.fromkeys(DETECTOR_NAMES, -1.0),
+        dict.fromkeys(DETECTOR_NAMES, np.nan),
+    ],
+)
+def test_impossible_weights_are_refused(weights):
+    with pytest.raises(DataError, match="weights"):
+        AnomalyEnsemble(weights=weights)
+
+
+@pytest.fixture(scope="module")
+def labelled(rows, ensemble, tmp_path_factory) -> tuple[AnomalyEnsemble, np.ndarray, np.ndarray]:
+    folder = tmp_path_factory.mktemp("labelled")
+    ensemble.save(folder)
+    asked = rows[1000:1040].copy()
+    for name in ("lag_1", "diff_1", "diff_24", "diff_168"):
+        asked[:15, FEATURE_NAMES.index(name)] += np.linspace(400, 3000, 15)
+    return load_ensemble(folder), asked, np.arange(40) < 15
+
+
+def test_labels_move_line_and_probability_but_neither_order_nor_votes(labelled, tmp_path):
+    refined, asked, labels = labelled
+    before = refined.score_rows(asked)
+    after = refined.calibrate(asked, labels).score_rows(asked)
+    assert (after["probability"].rank() == before["surprise"].rank()).all()
+    assert (after["score"].rank() == before["score"].rank()).all()
+    pairs = [f"vote_{name}" for name in DETECTOR_NAMES]
+    assert (after[pairs] == before[pairs]).all().all()
+    assert ((after["probability"] > 0.5) == (after["score"] > 0.5)).all()
+    assert (after["is_anomaly"] == (after["score"] > 0.5)).all()
+    objecting = (after[pairs] == -1).sum(axis=1)
+    agreeing = objecting.where(after["is_anomaly"], 3 - objecting)
+    assert (after["models_agreement"] == agreeing.astype(str) + "/3").all()
+    np.testing.assert_allclose(refined.attribute(asked).total, after["score"], atol=1e-9, rtol=0)
+    refined.save(tmp_path)
+    again = load_ensemble(tmp_path)
+    assert again.labelled == refined.labelled and again.labelled.anomalies == 15
+    np.testing.assert_allclose(again.score_rows(asked)["probability"], after["probability"])
+
+
+@pytest.mark.parametrize("wrong", ["all usual", "all anomalies", "too few", "exchanged", "a word"])
+def test_labels_that_cannot_help_are_refused(labelled, wrong):
+    refined, asked, labels = labelled
+    given = {
+        "all usual": np.zeros(40),
+        "all anomalies": np.ones(40),
+        "too few": labels[:-1],
+        "exchanged": ~labels,
+        "a word": np.where(labels, 2, 0),
+    }[wrong]
+    with pytest.raises(DataError, match="label"):
+        refined.calibrate(asked, given)
+
+
+def test_fitting_again_forgets_labels_and_paths(rows, labelled):
+    refined, asked, labels = labelled
+    refined.calibrate(asked, labels).fit(rows[300:700], seed=1)
+    assert refined.labelled is None
+    total = refined.attribute(asked).total
+    np.testing.assert_allclose(total, refined.score_rows(asked)["score"], atol=1e-9, rtol=0)
+
+
+def test_files_of_an_older_format_say_what_to_do(ensemble, tmp_path):
+    ensemble.save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
+    with pytest.raises(ModelError, match=r"format 1.*train and publish"):
+        load_ensemble(tmp_path)
+
+
+def test_calibrated_on_one_meter_the_detectors_stay_and_the_line_moves(ensemble, rows, spike):
+    restless = rows[:600].copy()
+    for name in ("lag_1", "diff_1", "diff_24", "diff_168"):
+        noise = np.random.default_rng(0).normal(0, 400, 600)
+        restless[:, FEATURE_NAMES.index(name)] += noise
+    own = ensemble.for_meter(restless[:400])
+    before = ensemble.score_rows(restless[400:])
+    after = own.score_rows(restless[400:])
+    assert before["is_anomaly"].mean() > 0.2 > 0.06 > after["is_anomaly"].mean()
+    for name in DETECTOR_NAMES:
+        ranks = before[f"score_{name}"].corr(after[f"score_{name}"], method="spearman")
+        assert ranks > 0.95
+    again = ensemble.score_rows(restless[400:])
+    np.testing.assert_array_equal(again["score"], before["score"])
+    total = own.attribute(restless).total
+    np.testing.assert_allclose(total, own.score_rows(restless)["score"], atol=1e-9, rtol=0)
+    with pytest.raises(DataError, match="too few"):
+        ensemble.for_meter(rows[:5])
+    with pytest.raises(ModelError, match="not fitted"):
+        AnomalyEnsemble().for_meter(rows)

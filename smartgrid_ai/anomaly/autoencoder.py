@@ -120,8 +120,7 @@ class AutoencoderDetector(Detector):
         validation = RowBatches(validation, 8192, None) if held_back else None
         epochs = int(np.clip(self.steps // len(batches), 5, 60))
         _train(AutoencoderModule(self.network), batches, validation, epochs, self)
-        self.network.cpu().eval()
-        return self
+        return self._settle()
 
     def restore(
         self,
@@ -131,7 +130,15 @@ class AutoencoderDetector(Detector):
         hidden, features = weights["encoder.weight"].shape
         self.hidden, self.network = hidden, AutoencoderNetwork(features, hidden)
         self.network.load_state_dict(weights)
-        self.network.eval()
+        return self._settle()
+
+    def _settle(self) -> "AutoencoderDetector":
+        "Keep the weights in double precision, beside the network that learned them."
+        self.network.cpu().eval()
+        self.layers = [
+            tuple(part.detach().numpy().astype(np.float64) for part in (layer.weight.T, layer.bias))
+            for layer in (self.network.encoder, self.network.decoder)
+        ]
         return self
 
     def copies(
@@ -139,9 +146,8 @@ class AutoencoderDetector(Detector):
         rows: np.ndarray,  # (n, features), scaled
     ) -> np.ndarray:  # (n, features), scaled
         "The rows as the network would have them."
-        with torch.inference_mode():
-            copied = self.network(torch.as_tensor(rows, dtype=torch.float32))
-        return copied.numpy().astype(np.float64)
+        (into, before), (out, after) = self.layers
+        return np.tanh(rows @ into + before) @ out + after
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         "Mean squared error of each row's copy, in squared deviations."

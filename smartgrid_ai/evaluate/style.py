@@ -35,6 +35,7 @@ COLOURS = {
     "gru": SKY, "cnn_lstm": GREEN, "transformer": PURPLE, "attention": VERMILION,
     "dense": "#882255", "tree": "#999933", "lightgbm": "#8c510a",
     "default": BLUE, "vote": ORANGE, "isolation_forest": GREEN, "one_class_svm": PURPLE, "autoencoder": SKY,
+    "nearest_neighbour": VERMILION, "lof": "#882255",
 }  # fmt: skip
 LABELS = {
     "moe": "mixture", "baseline": "tree baseline", "persistence": "persistence forecast", "seasonal_naive": "seasonal naive forecast",
@@ -42,6 +43,7 @@ LABELS = {
     "dense": "dense encoder", "tree": "boosted trees", "lightgbm": "LightGBM",
     "default": "default detector", "vote": "majority vote", "isolation_forest": "isolation forest",
     "one_class_svm": "one-class SVM", "autoencoder": "autoencoder",
+    "nearest_neighbour": "nearest neighbours", "lof": "local outlier factor",
 }  # fmt: skip
 SEASONS = ("winter", "spring", "summer", "autumn")
 STYLE = {
