@@ -9,7 +9,7 @@ __all__ = ['join_readings', 'subject_detector', 'alarm_runs', 'fault_runs', 'ala
 # %% ../../nbs/56_evaluate.alarms.ipynb #e7ac4247
 import pandas as pd
 
-from .metrics import detector_metrics, events
+from .detection import detector_metrics, events
 from .style import label_of, number_text, percent_text, power_texts
 from .verdict import Verdict
 from ..readings import DataError, Place

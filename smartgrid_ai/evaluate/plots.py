@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .metrics import events, quantile_columns
+from .detection import events
+from .metrics import quantile_columns
 from smartgrid_ai.evaluate.style import (
     BLUE,
     COLOURS,
