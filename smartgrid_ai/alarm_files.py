@@ -147,6 +147,9 @@ def alarm_artefacts(
 ) -> AnomalyArtefacts:
     "The material of the anomaly report from two files; `DataError` when they do not belong together."
     judged, (readings, quantity) = read_scores(scores, source), read_judged(source)
+    if source.unit and has_series(source.data):  # what was expected is in the unit of the file
+        power = [name for name in ("expected", "scale") if name in judged]
+        judged[power] = judged[power] * watts_per(source.unit)
     key = ["series", "timestamp"]
     known = readings[["meter_id", "timestamp"]].drop_duplicates().set_axis(key, axis=1)
     found = judged[key].merge(known, on=key, how="left", indicator="found")["found"] == "both"

@@ -10,7 +10,7 @@ from smartgrid_ai.alarm_files import alarm_artefacts, has_series, read_judged, r
 from smartgrid_ai.cli import main
 from smartgrid_ai.commands import report
 from smartgrid_ai.evaluate import alarms, contest, kinds
-from smartgrid_ai.evaluate.alarm_plots import plot_anomalies
+from smartgrid_ai.evaluate.alarm_plots import plot_anomalies, usual_deviation
 from smartgrid_ai.evaluate.detection import detector_metrics
 from smartgrid_ai.evaluate.style import figure_svg
 from smartgrid_ai.readings import DataError, Place
@@ -71,7 +71,7 @@ def test_joining_keeps_what_the_scores_say_and_an_hour_shown_twice():
     ([], [], "every alarm is false"),
     ([(5, 9, "theft")], [], "It raises no alarm; it finds **0 of 1 faults**, and"),
     ([(5, 9, "theft")], [(7, 8, "")], "1 of the 1 alarm is real; it finds **1 of 1 faults**, after 2 hours"),
-    ([(0, 200, "theft")], [(0, 200, "")], "it finds **1 of 1 faults**, after 0 hours in the median"),
+    ([(0, 200, "theft")], [(0, 200, "")], "it finds **1 of 1 faults**, at once in the median"),
 ])  # fmt: skip
 def test_the_verdict_has_words_for_every_case(faults, flagged, said):
     verdict = alarms.alarm_verdict(rows(faults=faults, flagged=flagged), "default")
@@ -87,6 +87,24 @@ def test_a_picture_needs_neither_labels_nor_readings_and_is_reproducible():
     assert first == again and "known fault" not in first and ">expected<" not in first
     assert ">alarm<" in first
     assert "known fault" in figure_svg(plot_anomalies([("x", table)], BERLIN, "flow [l/min]"))
+
+
+def test_the_band_is_drawn_from_the_scale_or_from_the_residual_in_scales():
+    table = rows(flagged=[(52, 53, "")]).assign(expected=800.0, scale=50.0)
+    told = table.drop(columns="scale").assign(residual=2.0)
+    told.loc[20:30, ["consumption", "residual"]] = [800.0, 0.0]
+    assert usual_deviation(told).to_numpy() == pytest.approx(50)
+    assert "usual deviations" in figure_svg(plot_anomalies([("x", told)], BERLIN))
+    assert usual_deviation(told.drop(columns="residual")) is None
+
+
+def test_the_reason_of_a_run_is_that_of_its_last_row():
+    table = rows(flagged=[(10, 12, "spike"), (12, 13, "theft"), (30, 31, "")])
+    assert alarms.reasons_of(alarms.alarm_runs(table), table) is None
+    told = table.assign(because=np.where(table["alarm"], "It is " + table["kind"] + ".", ""))
+    told.loc[30, "because"] = ""
+    runs = alarms.alarm_runs(told).sort_values("start")
+    assert alarms.reasons_of(runs, told) == ["It is theft.", "–"]
 
 
 # Kinds
@@ -107,12 +125,13 @@ def test_a_confusion_table_counts_every_fault_and_every_false_alarm_once():
     assert "probability" not in said
 
 
-def test_the_name_of_an_event_is_the_one_with_the_most_probability():
-    table = rows(faults=[(10, 20, "theft")], flagged=[(10, 12, "spike"), (12, 13, "theft")])
-    assert kinds.named_events(table)["kind"].tolist() == ["spike"]
+def test_the_last_flagged_row_that_has_a_name_speaks_for_the_event():
+    alarm = [(10, 12, "spike"), (12, 13, "theft"), (13, 14, "")]
+    table = rows(faults=[(10, 20, "theft")], flagged=alarm)
+    assert kinds.named_events(table)["kind"].tolist() == ["theft"]
     sure = table.assign(kind_probability=np.where(table["kind"] == "theft", 0.9, 0.2))
     named = kinds.named_events(sure).iloc[0]
-    assert (named["kind"], named["probability"]) == ("theft", pytest.approx(0.9))
+    assert (named["kind"], named["probability"]) == ("theft", 0.9)
     assert "90.0 % on average" in kinds.confusion_findings(sure)[1]
 
 

@@ -114,7 +114,6 @@ def add_detect(commands) -> None:
 def run_detect(options: argparse.Namespace) -> int:
     "Learn from the early part of each series, score the rest."
     from smartgrid_ai.alarm_files import has_series
-
     from smartgrid_ai.anomaly.detect import MODELS, detect
     from smartgrid_ai.anomaly.series import read_series
     from smartgrid_ai.data.tables import write_table

@@ -132,7 +132,6 @@ def alarm_parameters(
     if not options.scores:
         return {**training_parameters(options), **title}
     from smartgrid_ai.alarm_files import alarm_artefacts
-
     from smartgrid_ai.artefacts import write_anomaly_artefacts
 
     found = alarm_artefacts(options.scores, source_of(options))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BEARABLE', 'TIME_UNITS', 'join_readings', 'subject_detector', 'alarm_runs', 'fault_runs', 'duration_text',
-           'alarm_verdict', 'false_alarms', 'missed_faults', 'run_windows', 'kind_text', 'explain_runs', 'run_table']
+           'alarm_verdict', 'false_alarms', 'missed_faults', 'run_windows', 'kind_text', 'explain_runs', 'reasons_of',
+           'run_table']
 
 # %% ../../nbs/56_evaluate.alarms.ipynb #e7ac4247
 import numpy as np
@@ -149,11 +150,17 @@ def _counted(count: int, noun: str) -> str:
     return f"{number_text(count)} {noun}{'' if count == 1 else 's'}"
 
 
+def _after(delay: float) -> str:
+    if not np.isfinite(delay):
+        return ""
+    return f"after {duration_text(delay)}" if delay > 0 else "at once"
+
+
 def _labelled_tiles(own: pd.DataFrame, scored: pd.Series) -> list[tuple[str, str, str]]:
     faults = fault_runs(own)
-    delay, monthly = duration_text(scored["delay_median"]), scored["false_alarms_per_month"]
+    delay, monthly = _after(scored["delay_median"]), scored["false_alarms_per_month"]
     return [
-        ("faults found", f"{int(faults['found'].sum())} of {len(faults)}", f"after {delay} (median)" if delay != "–" else "no alarm touches a fault"),
+        ("faults found", f"{int(faults['found'].sum())} of {len(faults)}", f"{delay} (median)" if delay else "no alarm touches a fault"),
         ("real alarms", percent_text(100 * scored["event_precision"]), "of the alarms touch a fault"),
         ("false alarms", number_text(monthly), "per meter and month"),
         ("sound rows flagged", percent_text(100 * scored["false_alarm_rate"]), "false-alarm rate, FAR"),
@@ -165,7 +172,7 @@ def _labelled_sentences(own: pd.DataFrame, scored: pd.Series) -> list[str]:
     faults, runs = fault_runs(own), alarm_runs(own)
     real, found = int(runs["real"].astype(bool).sum()), int(faults["found"].sum())
     right = f"{number_text(real)} of the {_counted(len(runs), 'alarm')} {'is' if real == 1 else 'are'} real" if len(runs) else "It raises no alarm"  # fmt: skip
-    soon = f", after {duration_text(scored['delay_median'])} in the median" if found else ""
+    soon = f", {_after(scored['delay_median'])} in the median" if found else ""
     times = scored["auc_pr"] / scored["base_rate"]
     worth = f"{number_text(times)} times the base rate" if times > 1.05 else "**no better than chance**"  # fmt: skip
     monthly = scored["false_alarms_per_month"]
@@ -242,6 +249,23 @@ def explain_runs(
             )
             or "–"
         )
+    return texts
+
+
+def reasons_of(
+    runs: pd.DataFrame,  # of `alarm_runs`
+    rows: pd.DataFrame,  # of `join_readings`, the same model, perhaps with because
+) -> list[str] | None:  # one sentence per run; None = the detector gave none
+    "What the detector itself says of each run, in its last flagged row, which knows most."
+    if "because" not in rows:
+        return None
+    texts = []
+    for run in runs.itertuples():
+        end = run.start + pd.Timedelta(hours=run.hours)
+        inside = rows["timestamp"].ge(run.start) & rows["timestamp"].lt(end)
+        said = rows.loc[inside & (rows["series"] == run.series) & rows["alarm"], "because"]
+        said = said[said.notna() & (said != "")]
+        texts.append(str(said.iloc[-1]) if len(said) else "–")
     return texts
 
 

@@ -81,17 +81,14 @@ def confusion(
 
 # %% ../../nbs/57_evaluate.kinds.ipynb #ca7402f3
 def _name_of(flagged: pd.DataFrame) -> tuple[str, float]:
-    "The kind with the most probability over some flagged rows, and its mean probability there."
+    "The kind that the last of some flagged rows was taken for, and its probability."
     if flagged.empty:
         return MISSED, float("nan")
     named = flagged[flagged["kind"].notna() & (flagged["kind"] != "")]
     if named.empty:
         return UNNAMED, float("nan")
-    stated = "kind_probability" in named
-    weight = named["kind_probability"].fillna(0.0) if stated else pd.Series(1.0, named.index)
-    kind = str(weight.groupby(named["kind"]).sum().idxmax())
-    mean = weight[named["kind"] == kind].mean() if stated else float("nan")
-    return kind, float(mean)
+    last = named.iloc[-1]
+    return str(last["kind"]), float(last.get("kind_probability", float("nan")))
 
 # %% ../../nbs/57_evaluate.kinds.ipynb #7bcf3e7a
 def confusion_findings(
