@@ -179,11 +179,14 @@ SCORE_COLUMNS = ("model", "series", "timestamp", "score", "alarm")
 class AnomalyArtefacts:
     "What the anomaly report shows."
 
-    scores: pd.DataFrame  # tidy: SCORE_COLUMNS
+    scores: (
+        pd.DataFrame
+    )  # tidy: SCORE_COLUMNS; perhaps expected and scale [as consumption], kind, kind_probability
     readings: pd.DataFrame  # meter_id, timestamp, consumption [W]; label or fault where known
     place: Place
     contributions: pd.DataFrame | None  # series, timestamp, feature, value, expected, share
     provenance: dict  # as `describe_run` makes it
+    quantity: str = ""  # what `consumption` holds, with its unit; "" = a load in W
 
 
 def write_anomaly_artefacts(
@@ -192,7 +195,10 @@ def write_anomaly_artefacts(
 ) -> dict[str, str]:  # parameters of the report `anomalies`
     "Write scores.parquet, readings.parquet, provenance.json and, if known, contributions.parquet."
     folder = Path(folder)
-    facts = artefacts.provenance | {"place": asdict(artefacts.place)}
+    facts = artefacts.provenance | {
+        "place": asdict(artefacts.place),
+        "quantity": artefacts.quantity,
+    }
     written = {
         "scores": _write(folder / "scores.parquet", artefacts.scores),
         "readings": _write(folder / "readings.parquet", artefacts.readings),
@@ -221,4 +227,5 @@ def read_anomaly_artefacts(
     for table in tables.values():
         if table is not None:
             table["timestamp"] = pd.to_datetime(table["timestamp"], utc=True).dt.as_unit("us")
-    return AnomalyArtefacts(**tables, place=Place(**facts.pop("place", {})), provenance=facts)
+    place, quantity = Place(**facts.pop("place", {})), facts.pop("quantity", "")
+    return AnomalyArtefacts(**tables, place=place, provenance=facts, quantity=quantity)

@@ -225,7 +225,7 @@ def _alarm_metrics(scores: pd.DataFrame, readings: pd.DataFrame) -> dict:
     "Test metrics per detector where the faults are known, the share of alarms where they are not."
     if "fault" not in readings:
         return {"alarm_share": scores.groupby("model")["alarm"].mean().to_dict()}
-    from smartgrid_ai.evaluate.metrics import detector_metrics
+    from smartgrid_ai.evaluate.detection import detector_metrics
 
     labels = readings[["meter_id", "timestamp"]].rename(columns={"meter_id": "series"})
     table = detector_metrics(scores, labels.assign(label=(readings["fault"] != "").to_numpy()))

@@ -117,6 +117,7 @@ def importance(readings, lag, weights, test):
 
 
 def anomaly_artefacts(preset="small", share=0.7, labelled=True):
+    "Alarms of three rules and their vote; the default says what it expected and, oracle in part, which kind."
     readings = simulate(preset)
     start = readings["timestamp"].quantile(share).ceil("h")
     training, lag = readings["timestamp"] < start, lags(readings)
@@ -132,6 +133,7 @@ def anomaly_artefacts(preset="small", share=0.7, labelled=True):
         "isolation_forest": size["step"],
         "autoencoder": size["week"],
         "default": sum(size.values()) / 2,
+        "vote": pd.concat(size.values(), axis=1).min(axis=1),
     }
     frame = readings[["meter_id", "timestamp"]].rename(columns={"meter_id": "series"})
     scores = []
@@ -140,6 +142,13 @@ def anomaly_artefacts(preset="small", share=0.7, labelled=True):
         scores.append(
             frame.assign(model=model, score=strength / (1 + strength), alarm=alarm)[~training]
         )
+    scores = pd.concat(scores, ignore_index=True)
+    own = scores["model"] == "default"
+    known = frame.assign(expected=lag["lag_168"], scale=60.0, kind=readings["fault"].where(readings["fault"] != "", "spike"))  # fmt: skip
+    known = scores[["series", "timestamp"]].merge(known, how="left")
+    scores = scores.join(known[["expected", "scale"]].where(own))
+    scores["kind"] = known["kind"].where(own & scores["alarm"], "")
+    scores["kind_probability"] = np.where(scores["kind"] == "", np.nan, 0.8)
     total = sum(size.values()).clip(lower=1e-9)
     contributions = [
         frame.assign(
@@ -149,7 +158,7 @@ def anomaly_artefacts(preset="small", share=0.7, labelled=True):
     ]
     columns = ["meter_id", "timestamp", "consumption", *(["fault"] if labelled else [])]
     return AnomalyArtefacts(
-        scores=pd.concat(scores, ignore_index=True),
+        scores=scores,
         readings=readings.loc[~training, columns],
         place=SIMULATED_PLACE,
         contributions=pd.concat(contributions, ignore_index=True),

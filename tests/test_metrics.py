@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from smartgrid_ai.evaluate.metrics import (
-    anomaly_metrics,
     common_hours,
     coverage,
-    detector_metrics,
-    events,
     forecast_metrics,
     mae,
     mape,
@@ -188,58 +185,3 @@ def test_models_are_compared_on_the_hours_that_all_of_them_forecast():
     kept = common_hours(forecasts)
     assert kept.groupby("model").size().nunique() == 1
     assert kept["prediction"].notna().all() and kept["actual"].notna().all()
-
-
-flags = st.integers(1, 80).flatmap(lambda n: st.tuples(arrays(bool, n), arrays(bool, n)))
-
-
-@quick
-@given(flags)
-def test_alarm_rates_stay_in_their_bounds_and_f1_lies_between_precision_and_recall(pair):
-    label, alarm = pair
-    out = anomaly_metrics(label, alarm, alarm.astype(float))
-    for name in ("precision", "recall", "f1", "auc_pr", "false_alarm_rate", "event_recall"):
-        assert np.isnan(out[name]) or 0 <= out[name] <= 1 + 1e-12
-    if not np.isnan(out["precision"]) and not np.isnan(out["recall"]):
-        assert (
-            min(out["precision"], out["recall"]) - 1e-12
-            <= out["f1"]
-            <= max(out["precision"], out["recall"]) + 1e-12
-        )
-        assert out["event_recall"] >= (out["recall"] == 1)
-
-
-@quick
-@given(arrays(bool, st.integers(0, 80)))
-def test_events_rebuild_the_flags(marks):
-    again = np.zeros(len(marks), dtype=bool)
-    for first, last in events(marks):
-        assert last > first
-        again[first:last] = True
-    assert (again == marks).all()
-
-
-def test_flagging_everything_has_the_base_rate_as_precision():
-    label = np.arange(200) % 20 == 0
-    out = anomaly_metrics(label, np.ones(200, dtype=bool), np.zeros(200))
-    assert out["precision"] == out["auc_pr"] == out["base_rate"] == 0.05
-    assert out["recall"] == out["false_alarm_rate"] == 1
-
-
-def test_without_anomalies_there_is_no_recall_and_no_area():
-    out = anomaly_metrics(np.zeros(9, dtype=bool), np.zeros(9, dtype=bool), np.arange(9.0))
-    assert np.isnan(out["recall"]) and np.isnan(out["auc_pr"]) and np.isnan(out["precision"])
-    assert out["false_alarm_rate"] == 0
-
-
-def test_detectors_are_judged_on_the_labelled_rows_only():
-    time = pd.date_range("2024-01-01", periods=50, freq="h", tz="UTC")
-    label = np.arange(50) % 10 == 0
-    labels = pd.DataFrame({"series": "a", "timestamp": time, "label": label})
-    good = labels.drop(columns="label").assign(model="good", score=label + 0.0, alarm=label)
-    poor = good.assign(model="poor", score=1.0 - label, alarm=~label)
-    table = detector_metrics(pd.concat([poor, good]), labels.iloc[:30])
-    assert table["model"].tolist() == ["good", "poor"]
-    assert (table["rows"] == 30).all() and table["f1"].tolist() == [1, 0]
-    with pytest.raises(DataError, match="share no row"):
-        detector_metrics(good.assign(series="b"), labels)

@@ -204,25 +204,58 @@ def test_a_kernel_that_dies_is_a_failed_report(small_report):
     assert result.failed and "cell 2" in result.error and result.path.exists()
 
 
-def test_the_anomaly_report_states_what_is_known(tmp_path):
-    run = report_data.anomaly_artefacts()
-    result = reports.run_report(
-        "anomalies", write_anomaly_artefacts(run, tmp_path), tmp_path / "reports", progress=False
-    )
-    assert not result.failed, result.error
-    assert_stands_alone(result.path)
-    text = result.path.read_text()
-    faults = alarms.fault_runs(
-        alarms.join_readings(run.scores, run.readings).query("model == 'default'")
-    )
-    assert f"{faults['found'].sum()} of {len(faults)} faults" in result.verdict
-    assert (
-        "is not accuracy" in text
-        and "AUC-PR" in text
-        and "Missed faults" in text
-        and "(100 %)" not in text
-    )
+@pytest.fixture(scope="module")
+def alarm_run():
+    return report_data.anomaly_artefacts()
+
+
+@pytest.fixture(scope="module")
+def alarm_page(alarm_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alarms")
+    written = write_anomaly_artefacts(alarm_run, folder)
+    return reports.run_report("anomalies", written, folder / "reports", progress=False)
+
+
+@pytest.fixture(scope="module")
+def own_alarms(alarm_run):
+    "What the default detector thought, beside the readings."
+    joined = alarms.join_readings(alarm_run.scores, alarm_run.readings)
+    return joined[joined["model"] == "default"]
+
+
+def test_the_anomaly_report_states_what_is_known(alarm_page, own_alarms):
+    assert not alarm_page.failed, alarm_page.error
+    assert_stands_alone(alarm_page.path)
+    text = alarm_page.path.read_text()
+    faults, false = alarms.fault_runs(own_alarms), alarms.false_alarms(own_alarms)
+    assert f"{faults['found'].sum()} of {len(faults)} faults" in alarm_page.verdict
+    plain = re.sub("</?b>", "", text)
+    assert "is not accuracy" in plain and f"False alarms: {len(false)} of" in plain
+    assert f"Missed faults: {(~faults['found'].astype(bool)).sum()} of {len(faults)}" in plain
+    for title in ("AUC-PR", "VUS-PR", "event F1", "FAR", "MAR", "best F1 with labels"):
+        assert f">{title}</th>" in text
+    assert "majority vote" in text and "no result but an upper bound" in plain
+    assert plain.count("best single detector, the ") == 2 and "whether that is luck" in plain
     assert headings(text)[0] == "Verdict" and headings(text)[-1] == "Where this report comes from"
+
+
+def test_the_anomaly_report_shows_its_failures_as_pictures(alarm_page, alarm_run, own_alarms):
+    figures = alarm_page.path.read_text().split("<figure")[1:]
+    missed, false = alarms.missed_faults(own_alarms), alarms.false_alarms(own_alarms)
+    for runs, figure in zip((false, missed), figures):
+        windows = alarms.run_windows(runs, own_alarms, alarm_run.place)
+        assert len(windows) == min(3, len(runs)) > 0
+        for word in (*(title for title, _ in windows), "load [", "civil time, Europe/Berlin"):
+            assert word in figure
+        assert "expected" in figure and "usual deviations" in figure
+    assert "known fault" in figures[1]
+
+
+def test_the_anomaly_report_says_whether_names_are_right(alarm_page, own_alarms):
+    text = re.sub("</?b>", "", alarm_page.path.read_text())
+    found = alarms.fault_runs(own_alarms)["found"].sum()
+    assert f"Of {found} faults found, {found} are called by their right name" in text
+    assert "no fault (false alarm)" in text and "probability of 80.0 % on average" in text
 
 
 def test_without_labels_the_anomaly_report_claims_nothing(tmp_path):
@@ -231,13 +264,11 @@ def test_without_labels_the_anomaly_report_claims_nothing(tmp_path):
         "anomalies", write_anomaly_artefacts(run, tmp_path), tmp_path / "reports", progress=False
     )
     assert not result.failed, result.error
-    text = result.path.read_text()
-    assert (
-        "cannot be said" in text.replace("<b>", "")
-        and "AUC-PR" not in text
-        and "precision" not in text
-    )
-    assert "not recorded" in text
+    text = result.path.read_text().replace("<b>", "")
+    assert "cannot be said" in text and "Without labels nobody can say" in text
+    for claim in ("AUC-PR", "event F1", "Missed faults", "False alarms:", "right name"):
+        assert claim not in text
+    assert "not recorded" in text and text.count("<figure") == 1
 
 
 def test_artefacts_that_lack_a_column_are_named(run, tmp_path):

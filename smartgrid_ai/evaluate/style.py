@@ -42,8 +42,8 @@ LABELS = {
     "gru": "GRU", "cnn_lstm": "CNN-LSTM", "transformer": "Transformer", "attention": "Attention",
     "dense": "dense encoder", "tree": "boosted trees", "lightgbm": "LightGBM",
     "default": "default detector", "vote": "majority vote", "isolation_forest": "isolation forest",
-    "one_class_svm": "one-class SVM", "autoencoder": "autoencoder",
-    "nearest_neighbour": "nearest neighbours", "lof": "local outlier factor",
+    "one_class_svm": "one-class SVM", "autoencoder": "autoencoder", "lof": "local outlier factor",
+    "nearest_neighbour": "nearest-neighbour distance", "residual": "residual", "mean": "calibrated mean",
 }  # fmt: skip
 SEASONS = ("winter", "spring", "summer", "autumn")
 STYLE = {
