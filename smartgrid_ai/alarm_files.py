@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .anomaly.series import read_series, signals
