@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile(
+    "any machine", deadline=None
+)  # how quick a test is depends on where it runs
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).parent.parent
 
