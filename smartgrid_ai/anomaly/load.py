@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .calibration import TailCalibration, unit_score
-from .expectation import SIGNALS, learn_usual, new_memory, observe
+from .expectation import HOUR, SIGNALS, learn_usual, new_memory, observe
 from .supply import CHANNELS, SupplyJudge
 from ..readings import DataError, Place
 
@@ -171,6 +171,11 @@ class LoadJudge:
         for channel, judge in self.supply.items():
             judge.fit(others[channel])
         return self
+
+    @property
+    def latest_hour(self) -> int:
+        "The hour that was seen last, since the epoch; −1 = none."
+        return int(self.memory["numbers"][HOUR])
 
     def _surprises(self, seen: np.ndarray) -> np.ndarray:
         "(n, 9) of `OPINIONS`; NaN where not judged."
