@@ -28,7 +28,7 @@ PARTS = {
 
 def _pack(judge: LoadJudge) -> tuple[dict, dict[str, np.ndarray]]:
     "Numbers and arrays of a fitted judge."
-    numbers = {"alarmed": judge.alarmed, "shift": judge.shift}
+    numbers = {"alarmed": bool(judge.alarmed), "shift": judge.shift}
     numbers["stuck"] = {name: getattr(judge.stuck, name) for name in PARTS["stuck"]}
     numbers["line"] = {name: getattr(judge.line, name) for name in PARTS["line"]}
     arrays = {f"memory.{name}": array for name, array in judge.memory.items()}
