@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartgrid_ai.anomaly.detect import KNOWN_MODELS, MODELS, detect
+from smartgrid_ai.anomaly.detect import COLUMNS, KNOWN_MODELS, MODELS, detect
 from smartgrid_ai.anomaly.series import (
     autoregressive_residual,
     read_series,
-    seasonal_residual,
     signals,
     window_rows,
 )
@@ -45,7 +44,7 @@ def found(faulty) -> pd.DataFrame:
 
 
 def test_every_later_row_has_a_score_from_every_model(found, faulty):
-    assert list(found) == ["model", "series", "timestamp", "score", "alarm"]
+    assert tuple(found) == COLUMNS
     assert found["score"].between(0, 1).all() and found["alarm"].dtype == bool
     assert (found["alarm"] == (found["score"] > 0.5)).all()
     for model in KNOWN_MODELS:
@@ -248,15 +247,6 @@ def test_files_come_back_as_tables(tmp_path, suffix):
     again = read_series(path)
     assert (again["timestamp"].array == table["timestamp"].array).all()
     np.testing.assert_allclose(again["flow"], table["flow"])
-
-
-def test_seasonal_residual_knows_the_hour():
-    load = loads()["value"].to_numpy()
-    night = load.copy()
-    night[1500 - 1500 % 24 + 18] = load.max()  # the highest load at the lowest hour
-    residual = seasonal_residual(night, smooth=1)
-    assert np.nanargmax(residual[700:]) + 700 == 1500 - 1500 % 24 + 18
-    assert np.isnan(seasonal_residual(np.full(10, np.nan))).all()
 
 
 def test_windows_see_only_the_past():

@@ -314,11 +314,21 @@ def test_detect_scores_canonical_readings(capsys):
     options = ("--models", "isolation_forest,default", "--out", "out/alarms.parquet")
     assert call("detect", "meters.csv", *HERE, *options) == 0
     scores = pd.read_parquet("out/alarms.parquet")
-    assert list(scores) == ["model", "series", "timestamp", "score", "alarm"]
+    told = ["model", "series", "timestamp", "score", "alarm", "expected", "residual"]
+    assert list(scores) == told
     assert list(scores["model"].unique()) == ["isolation_forest", "default"]
     assert set(scores["series"]) == set(METERS) and scores["alarm"].dtype == bool
     assert scores["score"].between(0, 1).all()
     assert (scores.groupby(["model", "series"]).size() == 24 * DAYS * 7 // 10).all()
+
+
+def test_detect_can_ask_for_lasting_alarms():
+    options = ("--models", "default", *HERE, "--out")
+    assert call("detect", "meters.csv", *options, "all.parquet") == 0
+    assert call("detect", "meters.csv", "--only-lasting", *options, "lasting.parquet") == 0
+    every, some = (pd.read_parquet(f"{name}.parquet") for name in ("all", "lasting"))
+    assert (every["score"] == some["score"]).all()
+    assert not (some["alarm"] & ~every["alarm"]).any()
 
 
 def sensors() -> pd.DataFrame:

@@ -107,7 +107,14 @@ def add_detect(commands) -> None:
     parser.add_argument("--models", metavar="NAMES", help="comma-separated; default: all")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same scores (default: 0)")
     parser.add_argument(
-        "--out", metavar="FILE", help="write model, series, timestamp, score, alarm"
+        "--only-lasting",
+        action="store_true",
+        help="alarm only where two of the last three rows are above the line; loses single spikes",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write model, series, timestamp, score, alarm, expected and residual",
     )
 
 
@@ -122,7 +129,9 @@ def run_detect(options: argparse.Namespace) -> int:
     source = source_of(options)
     frame = read_series(options.data) if has_series(options.data) else read(source)
     models = names(options.models, MODELS)
-    scores = detect(frame, models, options.seed, sys.stderr.isatty(), source.place)
+    scores = detect(
+        frame, models, options.seed, sys.stderr.isatty(), source.place, options.only_lasting
+    )
     counts = scores.groupby("model", sort=False)["alarm"].agg(
         rows="size", alarms="sum", share="mean"
     )
