@@ -9,6 +9,7 @@ __all__ = ['MODELS', 'KNOWN_MODELS', 'COLUMN', 'detect']
 import numpy as np
 import pandas as pd
 
+from .assets import asset_scores
 from .calibration import TailCalibration, unit_score
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
 from smartgrid_ai.anomaly.series import (
@@ -114,7 +115,8 @@ def detect(
     described = _load_scores(loads, place, seed) if loads and set(models) != {"default"} else {}
     parts = []
     for signal in tqdm(series, "series", disable=not progress):
-        if not signal.is_load:
+        alone = len(signal.channels) == 1 or set(models) != {"default"}
+        if not signal.is_load and alone:
             described[signal.name] = _window_scores(signal, seed)
         parts += [_part(signal, name, described.get(signal.name)) for name in models]
     return _table(parts, frame, models)
@@ -124,6 +126,8 @@ def _part(signal: Signal, model: str, described: pd.DataFrame | None) -> pd.Data
     "Scores of one model on the rows of one series that are not for training."
     if model != "default":
         score = described[COLUMN[model]].to_numpy()
+    elif len(signal.channels) > 1:
+        score = asset_scores(signal)["score"].to_numpy()
     else:
         score = _load_default(signal) if signal.is_load else _other_default(signal, described)
     columns = {"model": model, "series": signal.name, "score": score}
