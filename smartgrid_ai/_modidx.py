@@ -213,6 +213,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'smartgrid_ai/anomaly/monitor.py'),
                                               'smartgrid_ai.anomaly.monitor.AssetMonitor.__init__': ( 'anomaly.monitor.html#assetmonitor.__init__',
                                                                                                       'smartgrid_ai/anomaly/monitor.py'),
+                                              'smartgrid_ai.anomaly.monitor.AssetMonitor._members': ( 'anomaly.monitor.html#assetmonitor._members',
+                                                                                                      'smartgrid_ai/anomaly/monitor.py'),
                                               'smartgrid_ai.anomaly.monitor.AssetMonitor._stretch': ( 'anomaly.monitor.html#assetmonitor._stretch',
                                                                                                       'smartgrid_ai/anomaly/monitor.py'),
                                               'smartgrid_ai.anomaly.monitor.AssetMonitor._widened': ( 'anomaly.monitor.html#assetmonitor._widened',

@@ -7,7 +7,6 @@ __all__ = ['LAGS', 'PENALTY', 'FOLDS', 'HEAVIEST', 'carried', 'past', 'VectorAut
 
 # %% ../../nbs/42_anomaly.autoregression.ipynb #ab1b83f5
 import numpy as np
-import pandas as pd
 
 from .quadratic import QuadraticForm, shrunk_covariance
 from .regimes import LEAST_STATE_ROWS, TRANSIENT
@@ -24,8 +23,10 @@ def carried(
 ) -> np.ndarray:  # (n, channels) without gaps
     "Each gap and each transient replaced by the reading before it."
     brief = np.isin(states, TRANSIENT)
-    scaled = np.where(brief[:, None], np.nan, scaled)
-    return pd.DataFrame(np.vstack([last, scaled])).ffill().fillna(0.0).to_numpy()[1:]
+    every = np.vstack([last, np.where(brief[:, None], np.nan, scaled)])
+    row = np.where(np.isfinite(every), np.arange(len(every))[:, None], 0)
+    latest = np.maximum.accumulate(row, axis=0)
+    return np.nan_to_num(np.take_along_axis(every, latest, axis=0))[1:]
 
 
 def past(

@@ -21,6 +21,10 @@ def running_mean(
     "Exponentially weighted mean up to and including each row."
     weight = 2 / (span + 1)
     means = np.empty(values.shape)
+    if len(values) == 1:  # a stream: no time for filters
+        last += weight * np.where(np.isfinite(values[0]), values[0] - last, 0.0)
+        means[0] = last
+        return means
     for column, channel in enumerate(values.T):
         known = np.isfinite(channel)
         begin = [(1 - weight) * last[column]]

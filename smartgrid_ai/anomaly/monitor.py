@@ -132,6 +132,25 @@ class AssetMonitor:
             smooth, memory.aside = memory.smooth, None
         else:
             smooth = memory.aside = memory.aside or copy.deepcopy(memory.smooth)
+        near, far, expected = self._members(memory, smooth, values, states)
+        opinions = [self.calibration.surprise(near.sum(axis=1)), self.drift.surprise(far)]
+        opinions = np.column_stack(opinions)
+        surprise = opinions.mean(axis=1)
+        base = -np.log(self.false_alarms)
+        line = Release(base, FADING * self.rows, self.release).lines(surprise, smooth.remembered)
+        score = unit_score(above_line(surprise, line, base), self.false_alarms)
+        centre, spread = self.regimes.per_row(states)
+        slow = opinions[:, 1:] > opinions[:, :1]
+        expected = np.where(slow, centre, centre + spread * expected)
+        alarm = (score > 0.5) & (states != QUIET)
+        share = self._widened(_shares(near, far, opinions), 0.0)
+        expected = self._widened(expected, np.nan)
+        return Judgement(surprise, line, score, alarm, share, expected, opinions)
+
+    def _members(
+        self, memory: Memory, smooth: Smooth, values: np.ndarray, states: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        "Parts of both distances and the prediction in deviations, each (n, channels)."
         scaled = self.regimes.scale(values, states)
         known = np.isfinite(scaled)
         expected, memory.history = self.dynamics.expected(scaled, states, memory.history)
@@ -142,19 +161,7 @@ class AssetMonitor:
         age = memory.age + np.arange(1, len(values) + 1)
         memory.age += len(values)
         far = self.drift.parts(np.where(known, level, np.nan), np.maximum(age, 0))
-        opinions = [self.calibration.surprise(near.sum(axis=1)), self.drift.surprise(far)]
-        opinions = np.column_stack(opinions)
-        surprise = opinions.mean(axis=1)
-        base = -np.log(self.false_alarms)
-        line = Release(base, FADING * self.rows, self.release).lines(surprise, smooth.remembered)
-        score = unit_score(above_line(surprise, line, base), self.false_alarms)
-        share = _shares(near, far, opinions)
-        centre, spread = self.regimes.per_row(states)
-        slow = opinions[:, 1:] > opinions[:, :1]
-        expected = np.where(slow, centre, centre + spread * expected)
-        alarm = (score > 0.5) & (states != QUIET)
-        wide = (self._widened(share, 0.0), self._widened(expected, np.nan))
-        return Judgement(surprise, line, score, alarm, *wide, opinions)
+        return near, far, expected
 
     def _widened(self, columns: np.ndarray, empty: float) -> np.ndarray:
         "Columns of the channels that are judged, back among all channels."

@@ -134,7 +134,8 @@ def _pump(duty, ambient, step, worn) -> dict[str, np.ndarray]:
     through = duty * np.sqrt(6.0 / (curve + pipe))
     pressure = pipe * through**2 * (1 - 0.35 * worn["leak"])
     current = 40 * np.where(duty > 0, 0.3 + 0.7 * pressure * through / 800, 0)
-    heat = 45 * (current / 40) ** 2 * (1 + 1.2 * worn["cooling_loss"] + 0.3 * worn["bearing_wear"])
+    losses = np.where(duty > 0, 0.3 + 0.7 * (current / 40) ** 2, 0)
+    heat = 45 * losses * (1 + 1.2 * worn["cooling_loss"] + 0.3 * worn["bearing_wear"])
     shaking = 1.4 * (0.5 + 0.5 * duty) * (1 + 4 * worn["bearing_wear"] + 0.6 * worn["clogging"])
     return {
         "temperature": ambient + _delayed(heat, step, 0.75),
