@@ -19,6 +19,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,9 @@ def plain(signal: Signal, name: str) -> pd.DataFrame:
     if name == "lof":
         score = LocalOutliers().fit(rows[fit]).score(rows)
     else:
-        score = MinCovDet(random_state=0).fit(rows[fit]).mahalanobis(rows)
+        with warnings.catch_warnings():  # channels of few values make its search complain
+            warnings.simplefilter("ignore", RuntimeWarning)
+            score = MinCovDet(random_state=0).fit(rows[fit]).mahalanobis(rows)
     surprise = TailCalibration().fit(score[signal.train & ~fit]).surprise(score)
     part = {"model": name, "series": signal.name, "score": unit_score(surprise)}
     table = pd.DataFrame(part, index=signal.position)[~signal.train]

@@ -20,17 +20,22 @@ from smartgrid_ai.anomaly.assets import (
     asset_sentence,
     sensor_group,
 )
+from .autoregression import LAGS
 from .monitor import Memory, Smooth
 from ..readings import DataError, ModelError
 
 # %% ../../nbs/45_anomaly.assets_stream.ipynb #c4c98611
 def _packed(smooth: Smooth | None) -> dict | None:
-    return None if smooth is None else {k: v.tolist() for k, v in vars(smooth).items()}
+    if smooth is None:
+        return None
+    return {name: None if v is None else v.tolist() for name, v in vars(smooth).items()}
 
 
 def _unpacked(kept: dict | None) -> Smooth | None:
-    names = ("distance", "level", "remembered")
-    return None if kept is None else Smooth(*(np.array(kept[n], dtype=np.float64) for n in names))
+    if kept is None:
+        return None
+    names = ("distance", "level", "remembered", "history")
+    return Smooth(*(None if kept[n] is None else np.array(kept[n], dtype=float) for n in names))
 
 
 def _fingerprint(detector: AssetDetector) -> str:
@@ -97,9 +102,8 @@ class AssetStream:
         "Keep the memory of all assets."
         kept = {}
         for asset, memory in self.memories.items():
-            history = None if memory.history is None else memory.history.tolist()
             smooth, aside = _packed(memory.smooth), _packed(memory.aside)
-            kept[asset] = {"smooth": smooth, "aside": aside, "age": memory.age, "history": history}
+            kept[asset] = {"smooth": smooth, "aside": aside, "age": memory.age}
         path = Path(path)
         content = {"format": 1, "detector": _fingerprint(self.detector), "assets": kept}
         part = path.with_name(path.name + ".part")
@@ -126,13 +130,12 @@ class AssetStream:
         return self
 
     def _memory(self, asset: str, kept: dict) -> Memory:
-        fresh = self.detector.monitor(asset).fresh()
-        history = None if kept["history"] is None else np.array(kept["history"], dtype=np.float64)
-        memory = Memory(
-            _unpacked(kept["smooth"]), int(kept["age"]), history, _unpacked(kept["aside"])
-        )
+        fresh = self.detector.monitor(asset).fresh().smooth
+        shapes = {name: value.shape for name, value in vars(fresh).items() if value is not None}
+        shapes["history"] = (LAGS, len(fresh.level))
+        memory = Memory(_unpacked(kept["smooth"]), int(kept["age"]), _unpacked(kept["aside"]))
         for smooth in filter(None, (memory.smooth, memory.aside)):
             for name, value in vars(smooth).items():
-                if value.shape != getattr(fresh.smooth, name).shape:
+                if value is not None and value.shape != shapes[name]:
                     raise ValueError(f"{name} of asset {asset} has the wrong length")
         return memory

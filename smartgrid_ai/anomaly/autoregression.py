@@ -9,7 +9,7 @@ __all__ = ['LAGS', 'PENALTY', 'FOLDS', 'HEAVIEST', 'carried', 'past', 'VectorAut
 import numpy as np
 
 from .quadratic import QuadraticForm, shrunk_covariance
-from .regimes import LEAST_STATE_ROWS, TRANSIENT
+from .regimes import LEAST_STATE_ROWS, LIMIT, TRANSIENT
 
 # %% ../../nbs/42_anomaly.autoregression.ipynb #58f4c7f5
 LAGS = 3  # rows
@@ -82,12 +82,21 @@ class VectorAutoregression:
         history: np.ndarray | None,  # (LAGS, channels) rows before the first; None = none
     ) -> tuple[np.ndarray, np.ndarray]:  # (n, channels) prediction of each row, and the new history
         "What each row should have been, given the rows before it."
-        last = np.zeros(scaled.shape[1]) if history is None else history[-1]
-        filled = carried(scaled, last, states)
+        brief = np.isin(states, TRANSIENT)
+        given = np.where(brief[:, None], np.nan, scaled)
         if history is None:
-            history = np.repeat(filled[:1], LAGS, axis=0)
-        expected = past(filled, history) @ self.coefficients
-        return expected, np.vstack([history, filled])[-LAGS:]
+            first = given[:1] if len(given) else np.zeros((1, scaled.shape[1]))
+            history = np.repeat(np.nan_to_num(first), LAGS, axis=0)
+        if np.isfinite(given).all():
+            expected = past(given, history) @ self.coefficients
+            return expected, np.vstack([history, given])[-LAGS:]
+        expected = np.empty(given.shape)
+        for row, reading in enumerate(given):
+            before = np.r_[1.0, history[::-1].ravel()]
+            expected[row] = before @ self.coefficients
+            filled = np.where(np.isfinite(reading), reading, np.clip(expected[row], -LIMIT, LIMIT))
+            history = np.vstack([history[1:], filled])
+        return expected, history
 
     def parts(
         self,

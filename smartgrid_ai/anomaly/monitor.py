@@ -26,11 +26,12 @@ FADING = 2  # a fault is remembered for about twice the length of the training p
 
 @dataclass
 class Smooth:
-    "Running means."
+    "Running means and last readings."
 
     distance: np.ndarray  # (channels,) parts of the squared distance
     level: np.ndarray  # (channels,) deviations from what is usual
     remembered: np.ndarray  # (2,) see `Release`
+    history: np.ndarray | None = None  # (LAGS, channels) last readings, deviations
 
 
 @dataclass
@@ -39,7 +40,6 @@ class Memory:
 
     smooth: Smooth
     age: int = 0  # rows since the training part
-    history: np.ndarray | None = None  # (LAGS, channels) last readings, deviations
     aside: Smooth | None = None  # during maintenance
 
 # %% ../../nbs/43_anomaly.monitor.ipynb #e227a810
@@ -128,10 +128,12 @@ class AssetMonitor:
         self, memory: Memory, values: np.ndarray, states: np.ndarray, quiet: bool
     ) -> Judgement:
         "Rows that are all in maintenance or all not."
-        if not quiet:
-            smooth, memory.aside = memory.smooth, None
-        else:
+        if quiet:
             smooth = memory.aside = memory.aside or copy.deepcopy(memory.smooth)
+        else:
+            smooth = memory.smooth
+            if memory.aside is not None:  # the readings before the maintenance are too old
+                memory.aside = smooth.history = None
         near, far, expected = self._members(memory, smooth, values, states)
         opinions = [self.calibration.surprise(near.sum(axis=1)), self.drift.surprise(far)]
         opinions = np.column_stack(opinions)
@@ -153,7 +155,7 @@ class AssetMonitor:
         "Parts of both distances and the prediction in deviations, each (n, channels)."
         scaled = self.regimes.scale(values, states)
         known = np.isfinite(scaled)
-        expected, memory.history = self.dynamics.expected(scaled, states, memory.history)
+        expected, smooth.history = self.dynamics.expected(scaled, states, smooth.history)
         near = self.dynamics.parts(scaled - expected, states)
         near[~known.any(axis=1)] = np.nan
         near = running_mean(near, smooth.distance, SMOOTH_ROWS)
