@@ -220,7 +220,7 @@ def test_maintenance_is_scored_without_alarm_and_leaves_no_trace():
     judged = monitor.advance(monitor.fresh(), disturbed[400:], serviced[400:])
     assert (judged.score[110:140] > 0.5).all() and not judged.alarm.any()
     unmarked = monitor.advance(monitor.fresh(), disturbed[400:], states[400:])
-    assert unmarked.alarm[110:180].all()
+    assert unmarked.alarm[110:160].all()
 
 
 def test_transients_have_an_allowance_of_their_own():
