@@ -218,3 +218,24 @@ def test_fading_peak_is_its_recursion(surprises, half_life):
 def test_compression_keeps_the_order():
     values = np.sort(np.random.default_rng(0).lognormal(0, 3, 300))
     assert (np.diff(compressed(values, np.arange(300) < 100)) > 0).all()
+
+
+@pytest.mark.real_data
+def test_default_ranks_incidents_above_the_distance_to_the_nearest_neighbours(shared_data):
+    from sklearn.metrics import average_precision_score
+    from sklearn.neighbors import NearestNeighbors
+
+    table = pd.read_parquet(shared_data / "anomaly" / "nab.parquet")
+    table = table[table["series"].isin(table["series"].unique()[::4])]
+    ours, theirs, false = [], [], []
+    for _, own in table.groupby("series", sort=False):
+        value, train = own["value"].to_numpy(), (own["split"] == "train").to_numpy()
+        label = own["label"].to_numpy()[~train]
+        rows = np.lib.stride_tricks.sliding_window_view(np.r_[np.full(31, value[0]), value], 32)
+        near = NearestNeighbors(n_neighbors=5).fit(rows[train]).kneighbors(rows[~train])[0][:, -1]
+        judged = univariate_scores(SimpleNamespace(values=value[:, None], train=train))[~train]
+        if 0 < label.sum() < len(label):
+            ours.append(average_precision_score(label, judged["score"]))
+            theirs.append(average_precision_score(label, near))
+        false.append(judged["alarm"][label == 0].mean())
+    assert np.mean(ours) > 1.1 * np.mean(theirs) and np.mean(false) < 0.03
