@@ -175,10 +175,9 @@ def scorer_of(data: Path) -> Path:
 def our_scores(path: Path, folder: Path) -> pd.DataFrame:
     "What `smartgrid detect` writes."
     result = folder / "ours.parquet"
-    program = Path(sys.executable).with_name("smartgrid")
-    start = [str(program)] if program.is_file() else [sys.executable, "-m", "smartgrid_ai.cli"]
-    command = [*start, "detect", str(path), "--out", str(result)]
-    print("$ " + " ".join(command), file=sys.stderr, flush=True)
+    start = "import sys; from smartgrid_ai.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "detect", str(path), "--out", str(result)]
+    print(f"$ smartgrid detect {path}", file=sys.stderr, flush=True)
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         sys.exit("smartgrid detect did not end well: see above")
     return pd.read_parquet(result)
