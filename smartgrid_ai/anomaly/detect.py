@@ -9,7 +9,6 @@ __all__ = ['MODELS', 'KNOWN_MODELS', 'COLUMN', 'detect']
 import numpy as np
 import pandas as pd
 
-from .assets import asset_scores
 from .calibration import TailCalibration, unit_score
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
 from smartgrid_ai.anomaly.series import (
@@ -22,6 +21,7 @@ from smartgrid_ai.anomaly.series import (
     signals,
     window_rows,
 )
+from .univariate import univariate_scores
 from ..features import FEATURE_NAMES, make_features
 from ..readings import DataError, Place
 
@@ -78,7 +78,9 @@ def _load_default(signal: Signal) -> np.ndarray:
     return unit_score(_calibrated(residual, signal.train, SMOOTH_HOURS))
 
 
-def _other_default(signal: Signal, described: pd.DataFrame) -> np.ndarray:
+def _other_default(signal: Signal, described: pd.DataFrame, seed: int) -> np.ndarray:
+    if len(signal.channels) == 1:
+        return univariate_scores(signal, seed)["score"].to_numpy()
     early = signal.train & (np.cumsum(signal.train) <= 0.8 * signal.train.sum())
     usual = signal.train & ~early
     residual = autoregressive_residual(signal.values, early)
@@ -115,21 +117,24 @@ def detect(
     described = _load_scores(loads, place, seed) if loads and set(models) != {"default"} else {}
     parts = []
     for signal in tqdm(series, "series", disable=not progress):
-        alone = len(signal.channels) == 1 or set(models) != {"default"}
-        if not signal.is_load and alone:
+        if not signal.is_load and _needs_windows(signal, models):
             described[signal.name] = _window_scores(signal, seed)
-        parts += [_part(signal, name, described.get(signal.name)) for name in models]
+        parts += [_part(signal, name, described.get(signal.name), seed) for name in models]
     return _table(parts, frame, models)
 
 # %% ../../nbs/46_anomaly.detect.ipynb #09d4798f
-def _part(signal: Signal, model: str, described: pd.DataFrame | None) -> pd.DataFrame:
+def _needs_windows(signal: Signal, models: tuple[str, ...]) -> bool:
+    "Whether the ensemble on windows is asked for; the default of a single channel does without."
+    return len(signal.channels) > 1 or set(models) != {"default"}
+
+
+def _part(signal: Signal, model: str, described: pd.DataFrame | None, seed: int) -> pd.DataFrame:
     "Scores of one model on the rows of one series that are not for training."
     if model != "default":
         score = described[COLUMN[model]].to_numpy()
-    elif len(signal.channels) > 1:
-        score = asset_scores(signal)["score"].to_numpy()
     else:
-        score = _load_default(signal) if signal.is_load else _other_default(signal, described)
+        is_load = signal.is_load
+        score = _load_default(signal) if is_load else _other_default(signal, described, seed)
     columns = {"model": model, "series": signal.name, "score": score}
     return pd.DataFrame(columns, index=signal.position)[~signal.train]
 
