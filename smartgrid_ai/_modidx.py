@@ -171,6 +171,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'smartgrid_ai/anomaly/kinds.py'),
                                             'smartgrid_ai.anomaly.kinds.name_kinds': ( 'anomaly.kinds.html#name_kinds',
                                                                                        'smartgrid_ai/anomaly/kinds.py'),
+                                            'smartgrid_ai.anomaly.kinds.named_runs': ( 'anomaly.kinds.html#named_runs',
+                                                                                       'smartgrid_ai/anomaly/kinds.py'),
                                             'smartgrid_ai.anomaly.kinds.write_kind_model': ( 'anomaly.kinds.html#write_kind_model',
                                                                                              'smartgrid_ai/anomaly/kinds.py')},
             'smartgrid_ai.anomaly.reasons': { 'smartgrid_ai.anomaly.reasons._quantity': ( 'anomaly.reasons.html#_quantity',

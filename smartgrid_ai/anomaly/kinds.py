@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STORE', 'MOST_OTHERS', 'KindModel', 'write_kind_model', 'kind_model', 'kind_probabilities', 'Meter', 'hourly_meters',
-           'alarm_kinds', 'name_kinds']
+           'alarm_kinds', 'name_kinds', 'named_runs']
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #c4509b27
 import json
@@ -240,3 +240,18 @@ def name_kinds(
         told = [answers.get(position, ("", np.nan, "")) for position in at]
         named.loc[rows.index, ["kind", "kind_probability", "because"]] = told
     return named.astype({"kind": "str", "because": "str", "kind_probability": "float64"})
+
+# %% ../../nbs/47_anomaly.kinds.ipynb #7982759f
+def named_runs(
+    named: pd.DataFrame,  # of `name_kinds`
+) -> pd.DataFrame:  # model, series, start, hours (rows), kind, kind_probability, because
+    "Every run of consecutive alarms with the answer of its last row, which knows the whole run."
+    rows = named.sort_values(["model", "series", "timestamp"], kind="stable")
+    new = (rows[["model", "series"]] != rows[["model", "series"]].shift()).any(axis=1)
+    begins = rows["alarm"] & (new | ~rows["alarm"].shift(fill_value=False))
+    alarms = rows[rows["alarm"]].assign(run=begins.cumsum()[rows["alarm"]])
+    runs = alarms.groupby("run")
+    table = runs[["model", "series", "timestamp"]].first().rename(columns={"timestamp": "start"})
+    table["hours"] = runs.size()
+    answer = runs[["kind", "kind_probability", "because"]].nth(-1)
+    return table.join(answer.set_index(alarms["run"][answer.index])).reset_index(drop=True)

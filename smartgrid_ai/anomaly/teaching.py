@@ -19,7 +19,7 @@ from ..data.faults import FAULTS, Fault
 from ..data.simulate import SIMULATED_PLACE, simulate
 
 # %% ../../nbs/48_anomaly.teaching.ipynb #e14c5c0d
-SEEDS = tuple(range(1000, 1024))  # never evaluated on
+SEEDS = tuple(range(1000, 1016))  # never evaluated on
 LESSON_RATE = 0.8  # episodes in 10,000 hours
 
 
@@ -103,12 +103,15 @@ def lessons(
             start = max(first - past.start, 0)
             described = describe_run(*own, start, meter.civil_hour[past], *grid)
             rows.append(described | {"kind": true, "whole": whole})
+            if true == "false_data":
+                nobody = {"together": 0.0, "alone": described["small"]}
+                rows.append(described | nobody | {"kind": UNKNOWN, "whole": whole})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/48_anomaly.teaching.ipynb #8b5dc394
 DECISIVE = (
-    "hours", "single", "strangeness", "ratio", "small", "spread", "peak", "peak_share",
-    "ratio_gain", "drift_gain", "sun_gain", "shift_gain", "constant_gain", "ratio_best", "same", "zero", "thousandth", "voltage", "frequency", "together",
+    "hours", "single", "strangeness", "ratio", "small", "spread", "peak", "peak_share", "lead",
+    "ratio_gain", "drift_gain", "sun_gain", "shift_gain", "constant_gain", "ratio_best", "same", "zero", "thousandth", "voltage", "frequency", "together", "alone",
 )  # fmt: skip
 
 
@@ -130,5 +133,5 @@ def fit_kinds(
 
 
 def teach(seeds: tuple[int, ...] = SEEDS) -> KindModel:
-    "The table that comes with the package, made anew (ten to thirty seconds)."
+    "The table that comes with the package, made anew (about ten seconds)."
     return fit_kinds(pd.concat([lessons(seed) for seed in seeds], ignore_index=True))
