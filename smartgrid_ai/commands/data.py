@@ -37,17 +37,25 @@ def add_simulate(commands) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument(
+        "--faults",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="times the usual number of labelled faults, 0 = none (default: 1)",
+    )
+    parser.add_argument(
         "--out", metavar="FILE", help=".csv, .csv.gz or .parquet (default: PRESET.parquet)"
     )
 
 
 def run_simulate(options: argparse.Namespace) -> int:
     "Write a preset."
+    from smartgrid_ai.data.faults import scaled_faults
     from smartgrid_ai.data.simulate import simulate
     from smartgrid_ai.data.tables import write_table
 
     check_output(options.out)
-    readings = simulate(options.preset, options.seed)
+    readings = simulate(options.preset, options.seed, scaled_faults(options.faults))
     path = write_table(readings, options.out or f"{options.preset}.parquet")
     meters = readings["meter_id"].nunique()
     print(f"{path}: {len(readings):,} rows of {meters} meters, consumption in W, timestamps in UTC")
