@@ -34,7 +34,6 @@ from smartgrid_ai.evaluate.metrics import events
 MONTH = 8766 / 12  # hours
 FIRST_SEED = 101
 LABELS = "labels"  # a detector that alarms exactly where the faults are
-EXPECTATION = ["series", "timestamp", "expected", "scale"]
 
 
 def judged(readings: pd.DataFrame, models: tuple[str, ...], seed: int) -> pd.DataFrame:
@@ -48,13 +47,6 @@ def judged(readings: pd.DataFrame, models: tuple[str, ...], seed: int) -> pd.Dat
     flags = known["fault"] != ""
     exact = known.assign(model=LABELS, alarm=flags, score=flags.astype(float))
     return pd.concat([scores, exact], ignore_index=True)
-
-
-def expectation_in(scores: pd.DataFrame) -> pd.DataFrame | None:
-    "What the detector expected of each hour, where it tells."
-    if not set(EXPECTATION) <= set(scores):
-        return None
-    return scores.loc[scores["expected"].notna(), EXPECTATION].drop_duplicates(EXPECTATION[:2])
 
 
 def events_of(rows: pd.DataFrame, named: bool) -> tuple[pd.DataFrame, int, int]:
@@ -144,9 +136,7 @@ def main() -> None:
     for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         readings = simulate(options.preset, seed, scaled_faults(options.faults))
         scores = judged(readings, models, seed)
-        told = name_kinds(
-            scores[scores["model"].isin(named)], readings, expectation_in(scores), SIMULATED_PLACE
-        )
+        told = name_kinds(scores[scores["model"].isin(named)], readings, SIMULATED_PLACE)
         scores = scores.join(told[["kind", "kind_probability"]])
         parts.append(scores.assign(series=scores["series"] + f" of seed {seed}"))
         print(

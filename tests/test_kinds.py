@@ -264,15 +264,23 @@ def test_labels_are_not_read(scores, readings, named):
     pd.testing.assert_frame_equal(name_kinds(scores, blind, place=SIMULATED_PLACE), named)
 
 
-def test_an_expectation_of_the_detector_is_used(scores, readings):
-    given_to_it = readings.rename(columns={"meter_id": "series"})
-    given_to_it = given_to_it.assign(scale=0.05 * given_to_it["expected"])
-    meters = hourly_meters(readings, given_to_it, SIMULATED_PLACE)
-    assert (meters["shop-1"].expected == given_to_it.query("series == 'shop-1'")["expected"]).all()
-    named = name_kinds(scores, readings, given_to_it, SIMULATED_PLACE)
+def test_what_the_detector_expected_is_used(scores, readings):
+    truth = readings.rename(columns={"meter_id": "series"})
+    keys = ["series", "timestamp"]
+    told = scores.merge(truth[[*keys, "consumption", "expected"]], on=keys, validate="one_to_one")
+    told["residual"] = (told["consumption"] / told["expected"] - 1) / 0.05
+    told = told.drop(columns="consumption")
+    silent = told["series"] == "industry-1"  # a series of which the detector says nothing
+    told.loc[silent, ["expected", "residual"]] = np.nan
+    meters = hourly_meters(readings, told, SIMULATED_PLACE)
+    shop, late = meters["shop-1"], (truth["series"] == "shop-1").to_numpy().nonzero()[0][-100:]
+    assert (shop.expected[-100:] == truth["expected"].iloc[late]).all()
+    assert shop.scale[-100:] == pytest.approx(0.05 * shop.expected[-100:])
+    assert np.isnan(shop.expected[:100]).all()
+    load = truth.loc[truth["series"] == "industry-1", "consumption"].to_numpy()
+    assert np.array_equal(meters["industry-1"].expected, usual_load(load)[0], equal_nan=True)
+    named = name_kinds(told, readings, SIMULATED_PLACE)
     assert (named["kind"] == named["fault"])[named["alarm"]].mean() > 0.8
-    with pytest.raises(DataError, match="the expectation has no column 'scale'"):
-        name_kinds(scores, readings, given_to_it.drop(columns="scale"))
 
 
 def test_series_without_grid_clock_or_fleet(scores):

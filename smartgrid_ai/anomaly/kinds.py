@@ -132,16 +132,17 @@ def _on_grid(values: np.ndarray, hour: pd.DatetimeIndex) -> pd.Series:
 def _meter(
     signal: Signal,
     readings: pd.DataFrame,
-    expectation: pd.DataFrame | None,  # of this series: expected and scale by hour
+    told: pd.DataFrame,  # of this series, by hour: expected, and residual in scales; may be empty
     place: Place,
 ) -> Meter:
     stamps = pd.DatetimeIndex(signal.timestamp).tz_localize("UTC").floor("h")
     load = _on_grid(signal.values[:, 0], stamps)
-    if expectation is None:
+    if told.empty:
         expected, scale = usual_load(load.to_numpy())
     else:
-        known = expectation.reindex(load.index)
-        expected, scale = known["expected"].to_numpy(), known["scale"].to_numpy()
+        known = told.reindex(load.index)
+        expected, residual = known["expected"].to_numpy(), known["residual"].to_numpy()
+        scale = (load.to_numpy() - expected) / np.where(residual == 0, np.nan, residual)
     grid = {
         name: _on_grid(readings[name].to_numpy(np.float64)[signal.position], stamps).to_numpy()
         if name in readings
@@ -154,25 +155,24 @@ def _meter(
 # %% ../../nbs/47_anomaly.kinds.ipynb #888e8146
 def hourly_meters(
     readings: pd.DataFrame,  # as for `detect`; voltage and frequency where there are
-    expectation: pd.DataFrame
-    | None = None,  # series, timestamp, expected, scale; None = `usual_load`
+    scores: pd.DataFrame,  # of `detect`; with expected and residual where it tells them
     place: Place = Place(),  # noqa: B008  civil clock of the meters
 ) -> dict[str, Meter]:  # by series, those that are hourly loads
-    "The meters of a file, each with what was expected of it."
-    if expectation is not None:
-        lacking = [name for name in ("series", "timestamp", "expected", "scale") if name not in expectation]  # fmt: skip
-        if lacking:
-            raise DataError(f"the expectation has no column {lacking[0]!r}")
-        stamps = pd.to_datetime(expectation["timestamp"], utc=True).dt.floor("h")
-        table = expectation.assign(timestamp=stamps).groupby(["series", "timestamp"])
-        expectation = table[["expected", "scale"]].mean()
-    table = readings.reset_index(drop=True)
-    meters = {}
-    for signal in signals(table):
-        if signal.is_load:
-            own = None if expectation is None else expectation.xs(signal.name, level="series")
-            meters[signal.name] = _meter(signal, table, own, place)
-    return meters
+    "The meters of a file, each with what was expected of it: by the detector, else by `usual_load`."
+    told = pd.DataFrame(columns=["series", "timestamp", "expected", "residual"])
+    if {"expected", "residual"} <= set(scores):
+        told = scores.loc[scores["expected"].notna(), told.columns]
+    hour = pd.to_datetime(told["timestamp"], utc=True).dt.floor("h")
+    told = told.assign(timestamp=hour).groupby(["series", "timestamp"])[["expected", "residual"]]
+    told, table = told.mean(), readings.reset_index(drop=True)
+    known = set(told.index.get_level_values("series"))
+    return {
+        signal.name: _meter(
+            signal, table, told.xs(signal.name) if signal.name in known else told.iloc[:0], place
+        )
+        for signal in signals(table)
+        if signal.is_load
+    }
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #348af39e
 def alarm_kinds(
@@ -206,21 +206,18 @@ def _fleets(meters: Mapping[str, Meter]) -> tuple[pd.DataFrame, dict[str, list[s
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #946e3ff1
 def name_kinds(
-    scores: pd.DataFrame,  # of `detect`: model, series, timestamp, alarm
+    scores: pd.DataFrame,  # of `detect`: model, series, timestamp, alarm, perhaps expected and residual
     readings: pd.DataFrame,  # what `detect` was given
-    expectation: pd.DataFrame
-    | None = None,  # series, timestamp, expected, scale; None = `usual_load`
     place: Place = Place(),  # noqa: B008  civil clock of the meters
     prior: Mapping[str, float] | None = None,  # how common a kind is; left out = 1
 ) -> pd.DataFrame:  # scores with kind ("" = no alarm), kind_probability (0–1) and because (text)
     """Name the likely kind of each alarm on an hourly load.
 
     Every alarmed row is judged by the rows up to it; the last row of a run of alarms speaks for the run.
-    Alarms on other series stay without a kind. Raises `DataError` for an unknown kind in the prior and an
-    expectation without its columns.
+    Alarms on other series stay without a kind. Raises `DataError` for an unknown kind in the prior.
     """
     _prior(prior)
-    meters = hourly_meters(readings, expectation, place)
+    meters = hourly_meters(readings, scores, place)
     fleet, others = _fleets(meters)
     named = scores.assign(kind="", kind_probability=np.nan, because="")
     unit = "W" if "consumption" in readings else ""
