@@ -27,9 +27,9 @@ import pandas as pd
 
 from smartgrid_ai.anomaly.assets import AssetDetector, asset_scores, sensor_group, time_to_alarm
 from smartgrid_ai.anomaly.assets_stream import AssetStream
-from smartgrid_ai.anomaly.assets_textbook import LocalOutliers
 from smartgrid_ai.anomaly.calibration import TailCalibration, unit_score
 from smartgrid_ai.anomaly.detect import detect
+from smartgrid_ai.anomaly.neighbours import LocalOutlierFactorDetector
 from smartgrid_ai.anomaly.series import Signal, read_series, signals
 from smartgrid_ai.data.equipment import SENSORS, SLOW, Fault, simulate_equipment
 
@@ -74,7 +74,7 @@ def plain(signal: Signal, name: str) -> pd.DataFrame:
     rows = (signal.values - centre) / np.maximum(spread, 1e-9)
     fit = signal.train & (np.cumsum(signal.train) <= 0.8 * signal.train.sum())
     if name == "lof":
-        score = LocalOutliers().fit(rows[fit]).score(rows)
+        score = LocalOutlierFactorDetector().fit(rows[fit]).score(rows)
     else:
         with warnings.catch_warnings():  # channels of few values make its search complain
             warnings.simplefilter("ignore", RuntimeWarning)

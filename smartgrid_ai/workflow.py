@@ -185,6 +185,7 @@ def train_anomalies(
     "Fit the ensemble on the hours before the test part and judge the test part with every detector."
     from smartgrid_ai.anomaly.detect import detect
     from smartgrid_ai.anomaly.ensemble import AnomalyEnsemble
+    from smartgrid_ai.anomaly.kinds import name_kinds
     from smartgrid_ai.provenance import describe_data
 
     keys, rows = judged_rows(readings, source.place)
@@ -192,7 +193,9 @@ def train_anomalies(
     marked = readings.assign(
         split=np.where(readings["timestamp"] < split.test_start, "train", "test")
     )
-    scores = detect(marked[marked["timestamp"] < split.test_end], seed=seed, place=source.place)
+    known = marked[marked["timestamp"] < split.test_end]
+    scores = detect(known, seed=seed, place=source.place)
+    scores = name_kinds(scores, known, source.place, models=("default",))
     ensemble.data |= describe_data(
         readings[readings["timestamp"] < split.test_start].reset_index(drop=True)
     )

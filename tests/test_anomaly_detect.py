@@ -5,12 +5,7 @@ import pandas as pd
 import pytest
 
 from smartgrid_ai.anomaly.detect import COLUMNS, KNOWN_MODELS, MODELS, detect
-from smartgrid_ai.anomaly.series import (
-    autoregressive_residual,
-    read_series,
-    signals,
-    window_rows,
-)
+from smartgrid_ai.anomaly.series import read_series, signals, window_rows
 from smartgrid_ai.readings import DataError
 
 TEXTBOOK = tuple(name for name in MODELS if name != "default")
@@ -254,16 +249,6 @@ def test_windows_see_only_the_past():
     rows = window_rows(signal)
     assert rows.shape == (400, 12)
     assert rows["flow mean 10"][50] == pytest.approx(signal.values[41:51, 1].mean())
-
-
-def test_autoregression_of_a_line_has_no_residual():
-    fit = np.arange(300) < 100
-    wave = np.sin(np.arange(300) / 9)[:, None] * [1.0, 2.0]
-    assert autoregressive_residual(wave, fit, penalty=1e-9).max() < 50
-    broken = wave.copy()
-    broken[200] += 1
-    residual = autoregressive_residual(broken, fit)
-    assert residual[200:220].min() > residual[:200].max()
 
 
 @pytest.mark.real_data

@@ -172,6 +172,8 @@ IN_THE_FILE = [
 IN_THE_WISH = [
     ("simulate --preset huge", "huge small"),
     ("simulate --seed -1", "-1 0"),
+    ("simulate --faults -1", "-1 0"),
+    ("simulate --faults 1000", "no room lower"),
     ("validate meters.csv --remove flat", "--remove --out"),
     ("validate meters.csv --unit kW --remove dull --out x.csv", "dull flat"),
     ("backtest meters.csv --models oracle", "oracle persistence"),

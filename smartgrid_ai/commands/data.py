@@ -36,17 +36,25 @@ def add_simulate(commands) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
     parser.add_argument(
+        "--faults",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="times the usual number of labelled faults, 0 = none (default: 1)",
+    )
+    parser.add_argument(
         "--out", metavar="FILE", help=".csv, .csv.gz or .parquet (default: PRESET.parquet)"
     )
 
 
 def run_simulate(options: argparse.Namespace) -> int:
     "Write a preset."
+    from smartgrid_ai.data.faults import scaled_faults
     from smartgrid_ai.data.simulate import simulate
     from smartgrid_ai.data.tables import write_table
 
     check_output(options.out)
-    readings = simulate(options.preset, options.seed)
+    readings = simulate(options.preset, options.seed, scaled_faults(options.faults))
     path = write_table(readings, options.out or f"{options.preset}.parquet")
     meters = readings["meter_id"].nunique()
     print(f"{path}: {len(readings):,} rows of {meters} meters, consumption in W, timestamps in UTC")
@@ -114,24 +122,24 @@ def add_detect(commands) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="write model, series, timestamp, score, alarm, expected and residual",
+        help="write model, series, timestamp, score, alarm, expected, residual and, for loads, kind",
     )
 
 
 def run_detect(options: argparse.Namespace) -> int:
     "Learn from the early part of each series, score the rest."
     from smartgrid_ai.alarm_files import has_series
-    from smartgrid_ai.anomaly.detect import MODELS, detect
+    from smartgrid_ai.anomaly.detect import detect
+    from smartgrid_ai.anomaly.kinds import name_kinds
     from smartgrid_ai.anomaly.series import read_series
     from smartgrid_ai.data.tables import write_table
 
     check_output(options.out)
     source = source_of(options)
     frame = read_series(options.data) if has_series(options.data) else read(source)
-    models = names(options.models, MODELS)
-    scores = detect(
-        frame, models, options.seed, sys.stderr.isatty(), source.place, options.only_lasting
-    )
+    chosen = (names(options.models, ()), options.seed, sys.stderr.isatty(), source.place)
+    scores = detect(frame, *chosen, options.only_lasting)
+    scores = name_kinds(scores, frame, source.place, models=("default", "residual"))
     counts = scores.groupby("model", sort=False)["alarm"].agg(
         rows="size", alarms="sum", share="mean"
     )
