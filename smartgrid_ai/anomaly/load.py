@@ -217,29 +217,36 @@ class LoadJudge:
         `frequency`) are −ln(share of usual hours as strange); `score` is 0 to 1 and an `alarm` above one
         half, `score_residual` is that of the day-ahead residual alone. A missing load is no alarm.
         """
+        return pd.DataFrame(self.answers(hours, load, others))
+
+    def answers(
+        self,
+        hours: np.ndarray,  # (n,) int64
+        load: np.ndarray,  # (n,)
+        others: dict[str, np.ndarray] | None = None,  # (n,) each
+    ) -> dict[str, np.ndarray]:  # (n,) each, the columns of `judge`
+        "What `judge` does, without a table: for readings that come one by one."
         others = _with_unknown(others, len(load))
         seen = observe(self.memory, hours, load, others["temperature"], self.place)
-        table = pd.DataFrame(seen, columns=list(SIGNALS))
+        answers = dict(zip(SIGNALS, seen.T))
         surprises = self._surprises(seen)
         joint = np.nan_to_num(self.line.follow(together(surprises)))
-        parts = [self.calibrations["together"].surprise(joint)]
-        table["stuck"] = self.stuck.surprise(seen[:, -2], seen[:, -1])
-        for channel, judge in self.supply.items():
-            table[channel] = judge.surprise(others[channel])
-        parts += [table[name].to_numpy() for name in ("stuck", *CHANNELS)]
-        self._decide(table, np.max(parts, axis=0))
+        parts = {"stuck": self.stuck.surprise(answers["run"], answers["run_span"])}
+        parts |= {name: judge.surprise(others[name]) for name, judge in self.supply.items()}
+        level = self.calibrations["together"].surprise(joint)
+        answers |= parts | self._decision(np.max([level, *parts.values()], axis=0))
         alone = self.calibrations["residual alone"].surprise(
             np.nan_to_num(residual_alone(surprises))
         )
-        table["score_residual"] = unit_score(np.maximum(alone, 0.0), self.false_alarms)
-        return table
+        answers["score_residual"] = unit_score(np.maximum(alone, 0.0), self.false_alarms)
+        return answers
 
-    def _decide(self, table: pd.DataFrame, surprise: np.ndarray) -> None:
+    def _decision(self, surprise: np.ndarray) -> dict[str, np.ndarray]:
         line = -np.log(self.false_alarms)
         surprise = np.maximum(surprise + self.shift, 0.0)
-        table["surprise"], self.alarmed = without_flicker(surprise, line, self.alarmed)
-        table["score"] = unit_score(table["surprise"].to_numpy(), self.false_alarms)
-        table["alarm"] = table["score"] > 0.5
+        surprise, self.alarmed = without_flicker(surprise, line, self.alarmed)
+        score = unit_score(surprise, self.false_alarms)
+        return {"surprise": surprise, "score": score, "alarm": score > 0.5}
 
     def calibrate(
         self,

@@ -119,9 +119,9 @@ class LoadScorer:
             return dict(last)
         self._check_order(meter, judge, hour)
         values = {name: np.array([value], dtype=float) for name, value in others.items()}
-        table = judge.judge(np.array([hour]), np.array([consumption], dtype=float), values)
+        answers = judge.answers(np.array([hour]), np.array([consumption], dtype=float), values)
         row = {"meter": meter, "hour": hour, "consumption": float(consumption)}
-        row |= table.to_dict("records")[0]
+        row |= {name: column[0].item() for name, column in answers.items()}
         self.last[meter] = row
         return dict(row)
 
@@ -131,7 +131,7 @@ class LoadScorer:
     ) -> (
         pd.DataFrame
     ):  # meter, hour, consumption and the columns of `LoadJudge.judge`, rows as given
-        "Judge a table of readings; the answers are those of `score`, the time is a hundredth."
+        "Judge a table of readings; the answers are those of `score`, in a small part of the time."
         parts = []
         for meter, part in check_readings(readings).groupby("meter_id", sort=False):
             meter, (hours, load, others) = str(meter), _columns(part)
