@@ -6,8 +6,8 @@
 QUALITY. `smartgrid detect` runs as a person would run it, with all its models and default settings; the textbook ensemble
 `vote` (isolation forest, one-class SVM, autoencoder, majority of three) is one of them. PyOD's detectors with their default
 settings and a contamination of 1 %, which sets their threshold, learn from the same training part and judge the same rows;
-no label is read. Rows are what a PyOD user would give: on lead the 31 features as ratios to their own
-week, scaled, building by building; on skab the channels, scaled, file by file; on nab sliding windows of the value, scaled, series by
+no label is read. Rows are what a PyOD user would give: on lead the 31 features as ratios to their own week, scaled, of all
+buildings together; on skab the channels, scaled, file by file; on nab sliding windows of the value, scaled, series by
 series. The default width of 100 rows was the best for PyOD of 1, 10, 32 and 100. At most 5,000 training rows are given to
 PyOD's detectors that slow down with the number of rows (KNN, LOF, OCSVM, MCD; a random sample, seed 0). MCD on windows of
 100 rows takes longer than all others together: `--peers` names those to run. One parquet with all scores goes to the
@@ -33,7 +33,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -135,26 +135,32 @@ def load_features(signal: Signal) -> np.ndarray:  # (n, 31), W where the feature
     return rows.loc[clock + pd.Timedelta(hours=1), list(FEATURE_NAMES)].to_numpy()
 
 
-def peer_rows(signal: Signal, width: int) -> np.ndarray:  # (n, columns), scaled
-    "What a PyOD user would make of one series."
-    if signal.is_load:
-        rows = load_features(signal)
-        rows = RowScaler(FEATURE_NAMES).fit(rows[signal.train]).transform(rows)
-        return scaled(rows, signal.train)
-    return scaled(
-        windows(signal, width) if len(signal.channels) == 1 else signal.values, signal.train
-    )
+def tables(
+    series: list[Signal], width: int
+) -> Iterator[tuple[list[Signal], np.ndarray, np.ndarray]]:
+    "Series that are learned together, their rows, and which may be learned from."
+    loads = [signal for signal in series if signal.is_load]
+    if loads:
+        train = np.concatenate([signal.train for signal in loads])
+        rows = np.concatenate([load_features(signal) for signal in loads])
+        rows = RowScaler(FEATURE_NAMES).fit(rows[train]).transform(rows)
+        yield loads, scaled(rows, train), train
+    for signal in series:
+        if not signal.is_load:
+            single = len(signal.channels) == 1
+            rows = windows(signal, width) if single else signal.values
+            yield [signal], scaled(rows, signal.train), signal.train
 
 
 def peers_on(frame: pd.DataFrame, width: int, names: list[str]) -> pd.DataFrame:
     "PyOD's scores in the form of `smartgrid detect`."
     parts = []
-    for signal in signals(frame):
-        rows, train = peer_rows(signal, width), signal.train
-        position = signal.position[~train]
+    for owners, rows, train in tables(signals(frame), width):
+        position = np.concatenate([signal.position for signal in owners])[~train]
+        owner = np.concatenate([[signal.name] * len(signal.train) for signal in owners])[~train]
         for name in names:
             score, alarm = peer_scores(name, rows[train], rows[~train])
-            part = {"model": f"PyOD {name}", "series": signal.name, "score": score, "alarm": alarm}
+            part = {"model": f"PyOD {name}", "series": owner, "score": score, "alarm": alarm}
             parts.append(pd.DataFrame(part, index=position))
     table = pd.concat(parts).sort_index(kind="stable")
     table.insert(2, "timestamp", pd.to_datetime(frame["timestamp"]).array[table.index])
