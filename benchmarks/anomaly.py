@@ -110,10 +110,12 @@ def peer_scores(name: str, known: np.ndarray, later: np.ndarray) -> tuple[np.nda
 
 
 def scaled(rows: np.ndarray, train: np.ndarray) -> np.ndarray:
-    "Mean 0, deviation 1 on the training part; gaps filled with the value before."
+    "Mean 0, deviation 1 on the training part, no constant columns; gaps filled with the value before."
     filled = pd.DataFrame(rows).ffill().bfill().fillna(0.0).to_numpy()
-    deviation = filled[train].std(axis=0)
-    return (filled - filled[train].mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    mean, deviation = filled[train].mean(axis=0), filled[train].std(axis=0)
+    varies = deviation > 1e-9 * np.maximum(np.abs(mean), 1e-300)
+    varies = varies if varies.any() else ~varies
+    return ((filled - mean) / np.where(deviation > 0, deviation, 1.0))[:, varies]
 
 
 def windows(signal: Signal, width: int) -> np.ndarray:  # (n, width)
@@ -141,7 +143,8 @@ def tables(
     if loads:
         train = np.concatenate([signal.train for signal in loads])
         rows = np.concatenate([load_features(signal) for signal in loads])
-        yield loads, RowScaler(FEATURE_NAMES).fit(rows[train]).transform(rows), train
+        rows = RowScaler(FEATURE_NAMES).fit(rows[train]).transform(rows)
+        yield loads, scaled(rows, train), train
     for signal in series:
         if not signal.is_load:
             single = len(signal.channels) == 1
