@@ -29,7 +29,7 @@ from smartgrid_ai.anomaly.teaching import SEEDS, teach
 from smartgrid_ai.data.faults import scaled_faults
 from smartgrid_ai.data.simulate import PRESETS, SIMULATED_PLACE, simulate
 from smartgrid_ai.errors import DataError
-from smartgrid_ai.evaluate.metrics import events
+from smartgrid_ai.evaluate.detection import events
 
 MONTH = 8766 / 12  # hours
 FIRST_SEED = 101
