@@ -21,6 +21,7 @@ def wander(
     memory: float,  # hours until a deviation has shrunk to 37 %
     rounding: float = 0.0,  # hours over which corners are rounded off
 ) -> np.ndarray:  # (length,), mean 0, variance 1
+    "Noise that wanders off and comes back: an AR(2) with real roots, after its start-up."
     a = np.exp(-1 / memory)
     b = np.exp(-1 / rounding) if rounding else 0.0
     start_up = int(5 * memory)
