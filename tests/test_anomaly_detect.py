@@ -8,8 +8,6 @@ from smartgrid_ai.anomaly.detect import COLUMNS, KNOWN_MODELS, MODELS, detect
 from smartgrid_ai.anomaly.series import read_series, signals, window_rows
 from smartgrid_ai.readings import DataError
 
-TEXTBOOK = tuple(name for name in MODELS if name != "default")
-
 
 def loads(count: int = 1800, name: str = "a", seed: int = 0) -> pd.DataFrame:
     random = np.random.default_rng(seed)
@@ -119,11 +117,17 @@ def test_nothing_looks_ahead(make):
     channels = [name for name in ("value", "pressure", "flow") if name in table]
     changed.loc[now:, channels] = changed.loc[now:, channels] * 7 - 3
     changed.loc[now + 5 : now + 9, channels] = np.nan
-    models = (*TEXTBOOK, "default")
-    first, second = detect(table, models), detect(changed, models)
+    first, second = detect(table), detect(changed)
     before = (first["timestamp"] < table["timestamp"][now]).to_numpy()
     np.testing.assert_allclose(second["score"][before], first["score"][before], atol=1e-6)
     assert not np.allclose(second["score"][~before], first["score"][~before])
+
+
+def test_the_residual_judges_loads_and_says_so_of_others():
+    assert set(detect(loads())["model"]) == set(MODELS)
+    assert set(detect(pump())["model"]) == set(MODELS) - {"residual"}
+    with pytest.raises(DataError, match="series p is no hourly load"):
+        detect(pump(), ("residual", "default"))
 
 
 def test_unit_does_not_matter():
