@@ -249,7 +249,7 @@ class SequenceData(LightningDataModule):
         self.table, self.train, self.validation, self.seed = table, train, validation, seed
         self.hours, self.context, self.batch = hours, context, batch
         self.batches = batches or steps_per_epoch(int(train.sum()), batch * hours)
-        self.tame = is_tame(table.target[torch.from_numpy(train) & (table.weight > 0)].numpy())
+        self.tame = is_tame(table.target.numpy()[train & (table.weight.numpy() > 0)])
         self.covariates, self.covariate_dropout, self.burn_in = (
             covariates,
             covariate_dropout,

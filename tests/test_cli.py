@@ -317,7 +317,9 @@ def test_detect_scores_canonical_readings(capsys):
     assert call("detect", "meters.csv", *HERE, *options) == 0
     scores = pd.read_parquet("out/alarms.parquet")
     told = ["model", "series", "timestamp", "score", "alarm", "expected", "residual"]
-    assert list(scores) == told
+    assert list(scores) == [*told, "kind", "kind_probability", "because"]
+    named = scores["alarm"] & (scores["model"] == "default")
+    assert (scores["kind"] != "").equals(named) and (scores["because"] != "").equals(named)
     assert list(scores["model"].unique()) == ["isolation_forest", "default"]
     assert set(scores["series"]) == set(METERS) and scores["alarm"].dtype == bool
     assert scores["score"].between(0, 1).all()
