@@ -28,7 +28,7 @@ test: setup check ## set up and pass every check: what CI runs
 
 check: lint sync ## lint, sync of notebooks and package, every notebook, pytest
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check nbs smartgrid_ai tests benchmarks setup.py
