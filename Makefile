@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 NB ?=
 
-.PHONY: help setup lab run test check lint sync text notebooks export report serve benchmark clean
+.PHONY: help setup lab run test check lessons tests lint sync text notebooks export report serve benchmark clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,7 +27,12 @@ run: setup ## simulate, train, report and serve (Ctrl-C stops the service)
 test: setup check ## set up and pass every check: what CI runs
 
 check: lint sync ## lint, sync of notebooks and package, every notebook, pytest
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 2
+	$(MAKE) --no-print-directory -j2 lessons tests
+
+lessons: setup
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 1
+
+tests: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: setup
