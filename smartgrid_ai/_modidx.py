@@ -767,6 +767,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'smartgrid_ai/commands/service.py'),
                                                'smartgrid_ai.commands.service.add_serve': ( 'commands.service.html#add_serve',
                                                                                             'smartgrid_ai/commands/service.py'),
+                                               'smartgrid_ai.commands.service.report_of_training': ( 'commands.service.html#report_of_training',
+                                                                                                     'smartgrid_ai/commands/service.py'),
                                                'smartgrid_ai.commands.service.run_everything': ( 'commands.service.html#run_everything',
                                                                                                  'smartgrid_ai/commands/service.py'),
                                                'smartgrid_ai.commands.service.run_models': ( 'commands.service.html#run_models',

@@ -17,6 +17,8 @@ import pandas as pd
 import pytest
 
 from smartgrid_ai.cli import build_parser, main
+from smartgrid_ai.commands.report import alarm_parameters
+from smartgrid_ai.commands.service import report_of_training
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.forecast.forecaster import load_forecaster
 from smartgrid_ai.registry import Registry
@@ -571,3 +573,13 @@ def test_a_port_in_use_is_a_mistake(trained):
     assert done.returncode == 2
     error = the_one_line(done.stderr)
     assert port in error and "--port" in error
+
+
+def test_the_report_of_a_training_reads_what_training_left(tmp_path):
+    "Also where `smartgrid run` was given a file of its own."
+    material = tmp_path / "anomalies"
+    material.mkdir()
+    (material / "scores.parquet").write_bytes(b"")
+    words = ["run", "--data", "load.csv", "--artefacts", str(tmp_path), "--no-serve"]
+    told = report_of_training(build_parser().parse_args(words), "anomalies")
+    assert alarm_parameters(told) == {"scores": material / "scores.parquet"}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PREDICTORS', 'add_predict', 'run_predict', 'add_models', 'run_models', 'service_options', 'settings_for_service',
-           'add_serve', 'run_serve', 'add_run', 'run_everything']
+           'add_serve', 'run_serve', 'add_run', 'report_of_training', 'run_everything']
 
 # %% ../../nbs/86_commands.service.ipynb #42360b80
 import argparse
@@ -224,6 +224,15 @@ def add_run(commands) -> None:
     service_options(parser)
 
 
+def report_of_training(
+    options: argparse.Namespace,  # of `smartgrid run`
+    name: str,  # of the report
+) -> argparse.Namespace:
+    "What the report of a training is told: the training's own material, not the file it learned from."
+    nothing = {"scores": None, "data": None, "title": None}
+    return argparse.Namespace(**vars(options) | nothing | {"name": name})
+
+
 def run_everything(options: argparse.Namespace) -> int:
     "Validate, train, report, serve."
     from smartgrid_ai.data.validate import validate
@@ -239,8 +248,7 @@ def run_everything(options: argparse.Namespace) -> int:
     if options.forecasts:
         write_forecasts(result.forecasts, options, source)
     codes = [
-        run_report_command(argparse.Namespace(**vars(options) | {"name": name}))
-        for name in ("train", "anomalies")
+        run_report_command(report_of_training(options, name)) for name in ("train", "anomalies")
     ]
     if any(codes) or options.no_serve:
         return max(codes)
