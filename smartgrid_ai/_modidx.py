@@ -1965,6 +1965,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'smartgrid_ai/forecast/gate.py'),
                                             'smartgrid_ai.forecast.gate._error': ( 'forecast.gate.html#_error',
                                                                                    'smartgrid_ai/forecast/gate.py'),
+                                            'smartgrid_ai.forecast.gate.constant_weights': ( 'forecast.gate.html#constant_weights',
+                                                                                             'smartgrid_ai/forecast/gate.py'),
                                             'smartgrid_ai.forecast.gate.fit_gate': ( 'forecast.gate.html#fit_gate',
                                                                                      'smartgrid_ai/forecast/gate.py'),
                                             'smartgrid_ai.forecast.gate.relative_errors': ( 'forecast.gate.html#relative_errors',
