@@ -63,6 +63,16 @@ class StackedForests:
         self.forests = _grow(inputs, target, trees, seed)
         return self
 
+    def catch_up(
+        self,
+        inputs: np.ndarray,  # (n, k) all that are known
+        target: np.ndarray,  # (n,)
+        trees: int,  # in each of the two forests
+        seed: int = 0,
+    ) -> None:
+        "Grow the forests anew; how much to trust each stays."
+        self.forests = _grow(inputs, target, trees, seed)
+
     def predict(
         self,
         inputs: np.ndarray,  # (n, k)
@@ -82,6 +92,12 @@ def _grow(inputs: np.ndarray, target: np.ndarray, trees: int, seed: int) -> list
     settings |= {"n_jobs": -1, "random_state": seed, "bootstrap": True}
     forests = [RandomForestRegressor(**settings), ExtraTreesRegressor(**settings)]
     return [forest.fit(inputs, target).set_params(n_jobs=1) for forest in forests]
+
+
+def _thinned(table: pd.DataFrame) -> pd.DataFrame:
+    "Rows with a target in order of time, every so many of them."
+    table = table[table["target"].notna()].sort_values("timestamp", kind="stable")
+    return table.iloc[:: max(-(-len(table) // FOREST_ROWS), 1)]
 
 
 def _members(forests: list, inputs: np.ndarray) -> np.ndarray:
@@ -124,13 +140,17 @@ class TreeBaseline:
     ) -> "TreeBaseline":
         "Fit forests and stack; rows without a target are left out. `DataError` with fewer than 100 rows."
         self.covariates = tuple(covariates)
-        table = table[table["target"].notna()].sort_values("timestamp", kind="stable")
-        table = table.iloc[:: max(-(-len(table) // FOREST_ROWS), 1)]
+        table = _thinned(table)
         self.preprocessor = Preprocessor().fit(feature_matrix(table))
-        inputs, anchor, scale = self._inputs(table)
-        target = (table["target"].to_numpy() - anchor) / scale
-        self.stacked.fit(inputs, target, self.trees, self.seed)
+        self.stacked.fit(*self._learnable(table), self.trees, self.seed)
         return self
+
+    def catch_up(
+        self,
+        table: pd.DataFrame,  # feature table, all known rows
+    ) -> None:
+        "Grow the forests anew on more rows."
+        self.stacked.catch_up(*self._learnable(_thinned(table)), self.trees, self.seed)
 
     def predict(
         self,
@@ -139,6 +159,11 @@ class TreeBaseline:
         "Anchor plus the stack's correction."
         inputs, anchor, scale = self._inputs(table)
         return anchor + scale * self.stacked.predict(inputs)
+
+    def _learnable(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        "Inputs, and the residual in sizes."
+        inputs, anchor, scale = self._inputs(table)
+        return inputs, (table["target"].to_numpy() - anchor) / scale
 
     def _inputs(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = feature_matrix(table)

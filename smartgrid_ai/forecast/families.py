@@ -32,6 +32,7 @@ from smartgrid_ai.forecast.moe import (
     sampled,
 )
 from .paths import part_of
+from .rows import RegressionRows
 from .stack import ForestStack
 from .tree import TreeExpert
 from .wanted import CIRCUMSTANCES, Answers, Wanted, in_watts, next_hours
@@ -46,6 +47,11 @@ class Marks:
     train: np.ndarray  # (rows,) bool
     validation: np.ndarray  # (rows,) bool
     joining: np.ndarray  # (rows,) bool, part of validation
+
+    @property
+    def known(self) -> np.ndarray:
+        "(rows,) bool: all hours before the test part, which models catch up on when nothing is left to choose."
+        return self.train | self.validation
 
     @property
     def calibration(self) -> np.ndarray:
@@ -72,6 +78,10 @@ class TreeFamily:
         self.hourly = HourlySpread.fit(part["hour"].to_numpy(), miss, self._scale(part))
         report("baseline", 1, 1, "two forests and a ridge")
         return {}
+
+    def catch_up(self, frame: HourlyFrame, marks: Marks, progress: Progress | None = None) -> None:
+        "Grow the forests anew on all known hours."
+        self.baseline.catch_up(frame.table[marks.known])
 
     def answer(self, frame: HourlyFrame, wanted: Wanted) -> Answers:
         "Location and distances [W] of the wanted forecasts."
@@ -113,14 +123,22 @@ class RowFamily:
         "Learn from the training rows, tune and spread on validation rows."
         report = progress or (lambda *_: None)
         report(self.models[0], 0, 1, "growing trees")
-        wanted = sampled(frame.wanted_in(marks.train), TREE_ROWS, self.settings["seed"])
-        order = np.argsort(frame.hours.timestamp.to_numpy()[wanted.origin], kind="stable")
-        wanted = Wanted(wanted.origin[order], wanted.day[order], wanted.ahead)
-        rows, _ = normalised_rows(self.path, frame, wanted, self.settings["seed"])
+        rows = self._rows(frame, marks.train)
         joining, _ = normalised_rows(self.path, frame, frame.wanted_in(marks.joining, FIT_EVERY))
         self.model.fit(rows, joining, **self.settings)
         report(self.models[0], 1, 1, "trees")
         return {}
+
+    def catch_up(self, frame: Frame, marks: Marks, progress: Progress | None = None) -> None:
+        "Grow the trees anew on all known hours."
+        self.model.catch_up(self._rows(frame, marks.known), **self.settings)
+
+    def _rows(self, frame: Frame, part: np.ndarray) -> RegressionRows:
+        "Rows to learn from, in order of time."
+        wanted = sampled(frame.wanted_in(part), TREE_ROWS, self.settings["seed"])
+        order = np.argsort(frame.hours.timestamp.to_numpy()[wanted.origin], kind="stable")
+        wanted = Wanted(wanted.origin[order], wanted.day[order], wanted.ahead)
+        return normalised_rows(self.path, frame, wanted, self.settings["seed"])[0]
 
     def answer(self, frame: Frame, wanted: Wanted) -> Answers:
         "Location and distances [W] of the wanted forecasts."
@@ -168,6 +186,10 @@ class MixtureFamily:
         settings = self.training | {"experts": self.experts, "progress": progress}
         self.mixture.fit(frame, marks.train, marks.validation, marks.joining, **settings)
         return {"experts": {name: asdict(how) for name, how in self.mixture.trained.items()}}
+
+    def catch_up(self, frame: Frame, marks: Marks, progress: Progress | None = None) -> None:
+        "Let the experts learn from all known hours."
+        self.mixture.catch_up(frame, marks.known, progress=progress, **self.training)
 
     def answer(self, frame: Frame, wanted: Wanted) -> Answers:
         "Location, distances [W] and gate weights of the wanted forecasts."

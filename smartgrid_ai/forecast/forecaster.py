@@ -121,7 +121,7 @@ class Forecaster:
     def fit(
         self,
         readings: pd.DataFrame,  # canonical
-        split: Split,  # trained on its train part, chosen and calibrated on its validation part
+        split: Split,  # trained on its train part, chosen and calibrated on its validation part, caught up on both
         frame: Frame | None = None,  # of the shared path, if that is fitted already
         progress: Progress | None = None,
     ) -> "Forecaster":
@@ -140,6 +140,7 @@ class Forecaster:
         self.lowest = 0.0 if np.nanmin(frame.hours.load[train]) >= 0 else -np.inf
         self.parameters |= self.family.fit(frame, marks, progress)
         self._calibrate(frame, marks)
+        self.family.catch_up(frame, marks, progress)
         return self
 
     def _calibrate(self, frame: Frame, marks: Marks) -> None:

@@ -73,6 +73,19 @@ class LightGBMPeer:
         self.spread = MissSpread().fit(later, self._location, seed)
         return self
 
+    def catch_up(
+        self,
+        rows: RegressionRows,  # all that are known
+        seed: int = 0,
+    ) -> None:
+        "Grow as many trees as were found to be enough anew, on more rows, by the settings that were found best."
+        rows = rows.take(rows.observed).thin(MOST_ROWS, seed)
+        self.booster = _library().train(
+            self._parameters(self.settings, seed),
+            self._data(rows),
+            num_boost_round=self.booster.best_iteration,
+        )
+
     def _tune(self, rows: RegressionRows, later: RegressionRows, seed: int, trees: int):
         "The point of the grid with the lowest error on the later rows."
         data = self._data(rows)
@@ -91,13 +104,16 @@ class LightGBMPeer:
         "Add trees until the error on the later rows stops falling."
         lightgbm = _library()
         return lightgbm.train(
-            FIXED | settings | {"objective": "l2" if self.squared else "l1", "seed": seed},
+            self._parameters(settings, seed),
             data,
             num_boost_round=trees,
             valid_sets=[judge],
             valid_names=["later"],
             callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
         )
+
+    def _parameters(self, settings: dict, seed: int) -> dict:
+        return FIXED | settings | {"objective": "l2" if self.squared else "l1", "seed": seed}
 
     def _data(self, rows: RegressionRows):
         "Rows as LightGBM wants them, the meter as a category."

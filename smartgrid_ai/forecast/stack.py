@@ -40,6 +40,16 @@ class ForestStack:
         )
         return self
 
+    def catch_up(
+        self,
+        rows: RegressionRows,  # all that are known
+        seed: int = 0,
+        trees: int = 60,
+    ) -> None:
+        "Grow the forests anew on more rows."
+        rows = rows.take(rows.observed).thin(FOREST_ROWS, seed)
+        self.forests.catch_up(rows.learnable, rows.target, trees, seed)
+
     def predict(
         self,
         rows: RegressionRows,

@@ -54,16 +54,26 @@ class TreeExpert:
                 f"only {len(rows)} observed training hours; boosted trees need at least {LEAST_ROWS}"
             )
         squared = rows.tame if squared is None else squared
-        rows = rows.thin(_most_rows(len(np.unique(rows.meter))), seed)
         loss = "squared_error" if squared else "absolute_error"
         self.location = HistGradientBoostingRegressor(
             loss=loss, max_iter=trees, random_state=seed, **BOOSTING
         )
-        self.location.fit(rows.learnable, rows.target, sample_weight=rows.weight(squared))
+        self.catch_up(rows, seed)
         self.spread = MissSpread().fit(
             spread_rows, lambda later: self.location.predict(later.inputs), seed
         )
         return self
+
+    def catch_up(
+        self,
+        rows: RegressionRows,  # all that are known
+        seed: int = 0,
+    ) -> None:
+        "Grow the trees of the location anew, by the same settings."
+        rows = rows.take(rows.observed)
+        rows = rows.thin(_most_rows(len(np.unique(rows.meter))), seed)
+        weight = rows.weight(self.location.loss == "squared_error")
+        self.location.fit(rows.learnable, rows.target, sample_weight=weight)
 
     def predict(
         self,
