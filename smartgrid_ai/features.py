@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from .kernels import compiled
 
+from .kernels import compiled
 from smartgrid_ai.readings import (
     COVARIATES,
     DataError,

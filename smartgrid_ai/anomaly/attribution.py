@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from ..kernels import compiled
 
 from .detectors import log_kernels, squared_distances
+from ..kernels import compiled
 
 # %% ../../nbs/42_anomaly.attribution.ipynb #3fd1ca99
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ __all__ = ['DAY', 'WEEK', 'LIMIT', 'READING_NAMES', 'tame', 'reading_rows']
 # %% ../../nbs/44_anomaly.rows.ipynb #f5ad07d6
 import numpy as np
 import pandas as pd
+
 from ..kernels import compiled
 
 # %% ../../nbs/44_anomaly.rows.ipynb #cc81383d

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from ..kernels import compiled
 
 from .calibration import unit_score
+from ..kernels import compiled
 from ..readings import DataError
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #e860231f

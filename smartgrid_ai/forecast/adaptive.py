@@ -11,7 +11,6 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import pandas as pd
-from ..kernels import compiled
 
 from smartgrid_ai.forecast.calibration import (
     HOURS,
@@ -23,6 +22,7 @@ from smartgrid_ai.forecast.calibration import (
     quantile_values,
     standardised,
 )
+from ..kernels import compiled
 from ..readings import DataError
 
 # %% ../../nbs/31_forecast.adaptive.ipynb #6d985eca
