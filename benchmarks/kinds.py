@@ -19,7 +19,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import pandas as pd
 
 from smartgrid_ai.anomaly.detect import KNOWN_MODELS, MODELS, detect
@@ -29,9 +28,9 @@ from smartgrid_ai.anomaly.teaching import SEEDS, teach
 from smartgrid_ai.data.faults import scaled_faults
 from smartgrid_ai.data.simulate import PRESETS, SIMULATED_PLACE, simulate
 from smartgrid_ai.errors import DataError
-from smartgrid_ai.evaluate.detection import events
+from smartgrid_ai.evaluate.detection import event_metrics
+from smartgrid_ai.evaluate.kinds import SOUND, found_events, named_events
 
-MONTH = 8766 / 12  # hours
 FIRST_SEED = 101
 LABELS = "labels"  # a detector that alarms exactly where the faults are
 
@@ -43,67 +42,48 @@ def judged(readings: pd.DataFrame, models: tuple[str, ...], seed: int) -> pd.Dat
     )
     truth = readings[["meter_id", "timestamp", "fault"]].rename(columns={"meter_id": "series"})
     scores = scores.merge(truth, on=["series", "timestamp"], validate="many_to_one")
+    scores = scores.assign(label=scores["fault"] != "")
     known = scores[scores["model"] == models[0]]
-    flags = known["fault"] != ""
-    exact = known.assign(model=LABELS, alarm=flags, score=flags.astype(float))
+    exact = known.assign(model=LABELS, alarm=known["label"], score=known["label"].astype(float))
     return pd.concat([scores, exact], ignore_index=True)
 
 
-def events_of(rows: pd.DataFrame, named: bool) -> tuple[pd.DataFrame, int, int]:
-    "Every fault in order (fault, found, kind, chance); how many runs of alarms there are, and how many are false."
-    rows = rows.sort_values(["series", "timestamp"], ignore_index=True)
-    runs = np.array(events(rows["alarm"], rows["series"])).reshape(-1, 2)
-    owner = rows["series"] + "/" + rows["fault"]
-    table = []
-    for first, last in events(rows["fault"] != "", owner):
-        touching = runs[(runs[:, 0] < last) & (runs[:, 1] > first)]
-        one = {"fault": rows["fault"][first], "found": len(touching) > 0}
-        if named and len(touching):
-            end = touching[-1, 1] - 1
-            one |= {"kind": rows["kind"][end], "chance": rows["kind_probability"][end]}
-        table.append(one)
-    fault = (rows["fault"] != "").to_numpy()
-    false = sum(not fault[first:last].any() for first, last in runs)
-    return pd.DataFrame(table), len(runs), false
-
-
 def measured(rows: pd.DataFrame, named: bool) -> tuple[dict, pd.DataFrame]:
-    "One line of the table of detectors, and the events."
-    found, runs, false = events_of(rows, named)
-    precision, recall = (runs - false) / max(runs, 1), found["found"].mean()
+    "One line of the table of detectors, and the faults it found."
+    told = named_events(rows)
+    faults, found = (told["fault"] != SOUND).sum(), found_events(rows)
+    figures = event_metrics(rows["label"], rows["alarm"], rows["series"], rows["timestamp"])
     line = {
-        "events": len(found),
-        "found": int(found["found"].sum()),
-        "event F1": 2 * precision * recall / max(precision + recall, 1e-9),
-        "false alarms per meter-month": false / (len(rows) / MONTH),
+        "events": faults,
+        "found": len(found),
+        "event F1": figures["event_f1"],
+        "false alarms per meter-month": figures["false_alarms_per_month"],
     }
-    if named:
-        told = found[found["found"]]
-        line["right kind"] = (told["kind"] == told["fault"]).mean()
-    return line, found
+    return line | ({"right kind": found["right"].mean()} if named else {}), found
 
 
 def report(scores: pd.DataFrame, named: tuple[str, ...]) -> None:
     "Print the table of detectors, and what is taken for what."
+    scores = scores.sort_values(["model", "series", "timestamp"], kind="stable")
     lines, tables = {}, {}
-    for model in scores["model"].unique():
-        lines[model], tables[model] = measured(scores[scores["model"] == model], model in named)
+    for model, rows in scores.groupby("model"):
+        lines[model], tables[model] = measured(rows.reset_index(drop=True), model in named)
     print(
         pd.DataFrame(lines).T.to_string(
             float_format=lambda value: f"{value:.3f}".removesuffix(".000")
         )
     )
     for model in named:
-        told = tables[model][tables[model]["found"]]
-        print(f"\n{model}: true kind down, named across; {len(told)} events with an alarm")
-        crossed = confusion(told["fault"], told["kind"])
-        right = (told["kind"] == told["fault"]).groupby(told["fault"]).mean()
+        found = tables[model]
+        print(f"\n{model}: true kind down, named across; {len(found)} events with an alarm")
+        crossed = confusion(found["fault"], found["kind"])
+        right = found["right"].groupby(found["fault"]).mean()
         crossed.insert(0, "right", right.reindex(crossed.index).map("{:.0%}".format))
         print(crossed.rename(columns=lambda name: name[:8]).to_string())
         print(
-            f"right kind first in {(told['kind'] == told['fault']).mean():.1%} of them, "
-            f"mean over kinds {right.mean():.1%}; probability said {told['chance'].mean():.2f}; "
-            f"called {UNKNOWN}: {(told['kind'] == UNKNOWN).mean():.1%}"
+            f"right kind first in {found['right'].mean():.1%} of them, "
+            f"mean over kinds {right.mean():.1%}; probability said {found['probability'].mean():.2f}; "
+            f"called {UNKNOWN}: {(found['kind'] == UNKNOWN).mean():.1%}"
         )
 
 

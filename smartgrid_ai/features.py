@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from .kernels import compiled
 from smartgrid_ai.readings import (
     COVARIATES,
     DataError,
@@ -77,18 +78,6 @@ def _holiday_flags(day: np.ndarray, place: Place) -> list[np.ndarray]:
     return [np.isin(day + shift, days) for shift in (-1, 0, 1)]
 
 # %% ../nbs/21_features.ipynb #3ad12744
-_kernels: dict = {}
-
-
-def _window_kernel():
-    "Compile on first use, so that importing this module stays quick."
-    if "window" not in _kernels:
-        import numba
-
-        _kernels["window"] = numba.njit(cache=True, nogil=True)(_window_statistics)
-    return _kernels["window"]
-
-
 def _window_statistics(load, width, lag, out):
     """Fill out[t] = mean, std, min, max, slope, autocorrelation of load[t-width .. t-1].
 
@@ -130,7 +119,7 @@ def window_statistics(
 ) -> np.ndarray:  # (hours, 6): mean, sample std, min, max [W], slope [W/h], autocorrelation at 24 h
     "Statistics of the `width` hours before each hour; NaN where fewer than half of them are observed."
     out = np.empty((len(load), 6))
-    _window_kernel()(np.ascontiguousarray(load, dtype=np.float64), width, 24, out)
+    compiled(_window_statistics)(np.ascontiguousarray(load, dtype=np.float64), width, 24, out)
     return out
 
 # %% ../nbs/21_features.ipynb #e459f405

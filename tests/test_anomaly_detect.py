@@ -276,3 +276,56 @@ def test_default_beats_the_hard_vote_on_labelled_buildings(shared_data):
     assert areas["default"] > 0.40 and areas["default"] > areas["vote"]
     alarms = joined[(joined["model"] == "default") & (joined["label"] == 0)]["alarm"]
     assert alarms.mean() < 0.03
+
+
+# Series of unlike columns
+
+
+def unlike() -> pd.DataFrame:
+    "Two pumps of one sensor and of two, and a load, in one table."
+    half = pump(400, "half", 1).assign(flow=np.nan)
+    return pd.concat([pump(), half, loads().rename(columns={"value": "kw"})], ignore_index=True)
+
+
+def test_each_series_is_judged_by_the_columns_it_has():
+    table = unlike()
+    by_name = {signal.name: signal for signal in signals(table)}
+    assert {name: one.channels for name, one in by_name.items()} == {
+        "p": ("pressure", "flow"), "half": ("pressure",), "a": ("kw",)
+    }  # fmt: skip
+    assert by_name["a"].is_load and by_name["half"].values.shape == (400, 1)
+    models = ("isolation_forest", "vote", "default")
+    together = detect(table, models)
+    assert together.attrs["notes"] == []
+    for name in ("p", "half", "a"):
+        own = table[table["series"] == name].dropna(axis=1, how="all")
+        alone = detect(own.reset_index(drop=True), models)
+        part = together[together["series"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(part, alone)
+
+
+def test_series_with_nothing_to_judge_are_named_with_column_and_mend_and_the_others_go_on():
+    dead = pump(400, "dead", 2).assign(pressure=np.nan, flow=np.nan)
+    dead.loc[100:130, "flow"] = 1.0
+    late = pump(400, "late", 3)
+    late.loc[:99, "flow"] = np.nan
+    judged = detect(pd.concat([dead, late, pump()], ignore_index=True), ("lof", "default"))
+    assert judged["series"].unique().tolist() == ["late", "p"]
+    first, second = judged.attrs["notes"]
+    assert "series dead" in first and "pressure (0), flow (20)" in first and "left out" in first
+    assert "drop the series" in first and "Give 50 or more" in first
+    assert "series late" in second and "flow (20); judged without them" in second
+    with pytest.raises(DataError, match=r"series dead: .* pressure \(0\), flow \(20\); left out"):
+        detect(dead)
+
+
+def test_a_series_that_its_detector_refuses_is_left_out_and_named():
+    silent = loads(2400, "silent", 1)
+    silent.loc[60:735, "value"] = np.nan
+    table = pd.concat([silent, loads(2400, "a", 2)], ignore_index=True)
+    judged = detect(table, ("vote", "default"))
+    assert judged["series"].unique().tolist() == ["a"]
+    (note,) = judged.attrs["notes"]
+    assert note.startswith("series silent left out: 60 hours with a load are too few")
+    with pytest.raises(DataError, match="series silent left out"):
+        detect(silent, ("default",))

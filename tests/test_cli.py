@@ -367,6 +367,81 @@ def test_detect_scores_a_table_of_sensors_and_never_reads_its_label():
     assert scores["alarm"][off].mean() > 0.9 and scores["alarm"][: off.argmax()].mean() < 0.1
 
 
+def looked_at(scores: pd.DataFrame, real, shown: int = 4) -> pd.DataFrame:
+    "Alarms of a file, with what somebody found behind the first of each kind."
+    alarms = scores[scores["alarm"]].assign(label=lambda rows: real(rows).astype(int))
+    return alarms.groupby("label").head(shown)
+
+
+def test_a_few_labels_move_the_alarm_line(capsys):
+    readings = pd.read_csv("simulated.csv")
+    readings = readings[readings["meter_id"].isin(METERS)]
+    readings.drop(columns=["fault", "expected"]).to_csv("year.csv", index=False)
+    options = ("--models", "isolation_forest,vote", "--unit", "W", "--timezone", ZONE)
+    assert call("detect", "year.csv", *options, "--out", "alarms.csv") == 0
+    faults = readings.loc[readings["fault"].notna(), ["meter_id", "timestamp"]]
+    faults = set(zip(faults["meter_id"], pd.to_datetime(faults["timestamp"], utc=True)))
+
+    def real(rows: pd.DataFrame) -> pd.Series:
+        stamps = pd.to_datetime(rows["timestamp"], utc=True)
+        return pd.Series([pair in faults for pair in zip(rows["series"], stamps)], rows.index)
+
+    before = pd.read_csv("alarms.csv", keep_default_na=False)
+    few = looked_at(before, real)
+    few[["series", "timestamp", "label"]].to_csv("looked_at.csv", index=False)
+    capsys.readouterr()
+    calibrated = ("--calibrate", "looked_at.csv", "--out", "better.csv")
+    assert call("detect", "year.csv", *options, *calibrated) == 0
+    told = capsys.readouterr().err
+    after = pd.read_csv("better.csv", keep_default_na=False)
+    assert "isolation_forest: alarm from a surprise of" in told and "before 4.6" in told
+    unseen = ~before["timestamp"].isin(few["timestamp"])
+    for model, rows in before[unseen].groupby("model"):
+        old, new, true = rows["alarm"], after.loc[rows.index, "alarm"], real(rows)
+        assert (new & ~true).sum() < (old & ~true).sum(), model
+        assert (new & true).sum() > 0.5 * (old & true).sum(), model
+
+
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ([("household-1", 0, 1)] * 1, "1 rows labelled 1 (anomaly) and 0 labelled 0"),
+        ([("household-1", 0, 7)], "'label' holds '7'"),
+        (
+            [("nobody", 0, 1)],
+            "none of its 1 labels is of a row that was scored, the first is nobody",
+        ),
+        ([("household-1", -2000, 1)], "not in the part that is learned from"),
+        ([("household-1", 0, None)], "none of its 0 labels"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(rows, message, capsys):
+    last = pd.read_csv("meters.csv")["timestamp"].max()
+    stamps = [pd.Timestamp(last) + pd.Timedelta(hours=hours) for _, hours, _ in rows]
+    table = pd.DataFrame({"series": [row[0] for row in rows], "timestamp": stamps, "label": [row[2] for row in rows]})  # fmt: skip
+    table.to_csv("labels.csv", index=False)
+    options = ("--models", "residual", *HERE, "--calibrate", "labels.csv")
+    assert call("detect", "meters.csv", *options) == 2
+    assert message in the_one_line(capsys.readouterr().err.splitlines(True)[-1])
+
+
+def test_a_table_without_labels_is_no_table_of_labels(capsys):
+    for path, message in (("nowhere.csv", "no labels at"), ("meters.csv", "lack the column 'label'")):  # fmt: skip
+        assert call("detect", "meters.csv", "--models", "residual", *HERE, "--calibrate", path) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_what_was_left_out_is_said_and_the_others_are_judged(capsys):
+    dead = sensors().assign(series="dead", pressure=np.nan, flow=np.nan)
+    half = sensors().assign(series="half", flow=np.nan)
+    pd.concat([dead, half, sensors()]).to_csv("pumps.csv", index=False)
+    options = ("--models", "isolation_forest,default", "--out", "pumps.parquet")
+    assert call("detect", "pumps.csv", *options) == 0
+    assert "note: series dead: too few training rows have a value of pressure (0), flow (0); left out" in capsys.readouterr().err  # fmt: skip
+    scores = pd.read_parquet("pumps.parquet")
+    assert (scores.groupby("series").size() == 1200).all() and set(scores["series"]) == {"half", "pump"}  # fmt: skip
+
+
 # Training, and what it leaves
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .detectors import log_kernels, squared_distances
+from ..kernels import compiled
 
 # %% ../../nbs/42_anomaly.attribution.ipynb #3fd1ca99
 @dataclass(frozen=True)
@@ -84,18 +85,6 @@ def _walk(values, feature, threshold, left, right, depth, roots, parts):
                 parts[row, cut] += depth[node] - depth[child]
                 node = child
 
-
-_kernels = {}
-
-
-def _compiled(function: Callable) -> Callable:
-    "Compile on first use, so that importing this module stays quick."
-    if function not in _kernels:
-        import numba
-
-        _kernels[function] = numba.njit(cache=True, nogil=True)(function)
-    return _kernels[function]
-
 # %% ../../nbs/42_anomaly.attribution.ipynb #57119d22
 class ForestPaths:
     "The trees of a fitted `sklearn.ensemble.IsolationForest`, laid out for attribution."
@@ -121,7 +110,7 @@ class ForestPaths:
         self.threshold = np.concatenate([tree.threshold for tree in trees])
         rows = np.concatenate([tree.n_node_samples for tree in trees]).astype(np.float64)
         depth = _average_depth(rows)
-        _compiled(_expected_depths)(self.left, self.right, rows, depth)
+        compiled(_expected_depths)(self.left, self.right, rows, depth)
         usual = _average_depth(np.array([float(forest.max_samples_)]))[0]
         self.depth = depth / (len(trees) * usual)
 
@@ -133,7 +122,7 @@ class ForestPaths:
         parts = np.zeros(rows.shape)
         values = np.ascontiguousarray(rows, dtype=np.float32)
         tables = (self.feature, self.threshold, self.left, self.right, self.depth)
-        _compiled(_walk)(values, *tables, self.roots, parts)
+        compiled(_walk)(values, *tables, self.roots, parts)
         return Attribution(-float(self.depth[self.roots].sum()), parts)
 
 # %% ../../nbs/42_anomaly.attribution.ipynb #bdfbef4b

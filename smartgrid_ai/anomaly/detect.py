@@ -6,6 +6,9 @@
 __all__ = ['SINGLE', 'MODELS', 'KNOWN_MODELS', 'COLUMN', 'COLUMNS', 'LASTING', 'lasting', 'detect']
 
 # %% ../../nbs/46_anomaly.detect.ipynb #e8ef649f
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -14,7 +17,7 @@ from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
 from .load import OTHERS, judge_load
 from .neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from .rows import READING_NAMES, reading_rows
-from .series import WINDOWS, Signal, signals, window_rows
+from .series import WINDOWS, Signal, judgeable, window_rows
 from .single import LEAST_ROWS, SingleDetector
 from .univariate import univariate_scores
 from ..readings import DataError, Place
@@ -79,12 +82,7 @@ def _judged_load(signal: Signal, frame: pd.DataFrame, place: Place) -> pd.DataFr
     has_more = {"meter_id", "consumption"} <= set(frame.columns)
     others = {name: frame[name].to_numpy() for name in OTHERS if has_more and name in frame}
     others = {name: values[signal.position[first]] for name, values in others.items()}
-    try:
-        judged = judge_load(
-            hour[first], signal.values[first, 0], signal.train[first], place, others
-        )
-    except DataError as error:
-        raise DataError(f"series {signal.name}: {error}") from None
+    judged = judge_load(hour[first], signal.values[first, 0], signal.train[first], place, others)
     columns = ["score", "score_residual", "expected", "residual"]
     return judged[columns].reindex(of_hour).reset_index(drop=True)
 
@@ -134,37 +132,54 @@ def detect(
     The training part is `split == "train"`, or the first 30 % of each series when there is no such
     column. The label columns are not read. Score and alarm of a row depend on no later row. For hourly
     loads, `residual` and `default` also say what was `expected`, in the unit of the readings, and how
-    many scales the reading is from it (signed `residual`); elsewhere both are NaN.
-    Raises `DataError` for an unknown model, a table without timestamps or numbers, or too few rows.
+    many scales the reading is from it (signed `residual`); elsewhere both are NaN. Each series is judged by
+    the channels it has; `.attrs["notes"]` says what was left out and why.
+    Raises `DataError` for an unknown model, a table without timestamps or numbers, or when no series has
+    enough rows.
     """
     from tqdm import tqdm
 
-    series = signals(frame)
-    if not series:
-        raise DataError("every row is marked split = train: there is nothing to score")
+    series, notes = judgeable(frame)
     _check_models(models, series)
-    wanted = models or MODELS
-    loads, textbook = [signal for signal in series if signal.is_load], set(wanted) & set(COLUMN)
-    described = _load_scores(loads, wanted, seed) if loads and textbook else {}
-    parts = []
+    wanted, parts = models or MODELS, []
+    loads = [signal for signal in series if signal.is_load]
+    described = cache(lambda: _load_scores(loads, wanted, seed))
     for signal in tqdm(series, "series", disable=not progress):
-        if textbook and not signal.is_load:
-            described[signal.name] = _window_scores(signal, wanted, seed)
-        judged = _judged_series(signal, frame, place, seed) if set(wanted) - textbook else None
-        fitting = [name for name in wanted if signal.is_load or name != "residual"]
-        parts += [_part(signal, name, described.get(signal.name), judged) for name in fitting]
-    return _table(parts, frame, wanted, only_lasting)
+        try:
+            parts += _scored(signal, frame, wanted, place, seed, described)
+        except DataError as error:
+            notes.append(f"series {signal.name} left out: {error}")
+    if not parts:
+        raise DataError(notes[0] if notes else "every row is marked split = train: there is nothing to score")  # fmt: skip
+    table = _table(parts, frame, wanted, only_lasting)
+    table.attrs["notes"] = notes
+    return table
 
 # %% ../../nbs/46_anomaly.detect.ipynb #e35371d5
+def _scored(
+    signal: Signal,
+    frame: pd.DataFrame,
+    models: tuple[str, ...],
+    place: Place,
+    seed: int,
+    described: Callable[[], dict[str, pd.DataFrame]],  # what the textbook says of all loads
+) -> list[pd.DataFrame]:
+    "What each model says of one series."
+    told, judged = None, None
+    if set(models) & set(COLUMN):
+        told = described()[signal.name] if signal.is_load else _window_scores(signal, models, seed)
+    if set(models) - set(COLUMN):
+        judged = _judged_series(signal, frame, place, seed)
+    fitting = [name for name in models if signal.is_load or name != "residual"]
+    return [_part(signal, name, told, judged) for name in fitting]
+
+# %% ../../nbs/46_anomaly.detect.ipynb #8eb6e1fb
 def _judged_series(signal: Signal, frame: pd.DataFrame, place: Place, seed: int) -> pd.DataFrame:
     "(n rows) score of the default, and for loads score_residual, expected and residual."
     if signal.is_load:
         return _judged_load(signal, frame, place)
     judge = univariate_scores if len(signal.channels) == 1 else asset_scores
-    try:
-        return judge(signal, seed)[["score"]].assign(expected=np.nan, residual=np.nan)
-    except DataError as error:
-        raise DataError(f"series {signal.name}: {error}") from None
+    return judge(signal, seed)[["score"]].assign(expected=np.nan, residual=np.nan)
 
 
 def _part(

@@ -6,10 +6,10 @@
 __all__ = ['DAY', 'WEEK', 'LIMIT', 'READING_NAMES', 'tame', 'reading_rows']
 
 # %% ../../nbs/44_anomaly.rows.ipynb #f5ad07d6
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
+
+from ..kernels import compiled
 
 # %% ../../nbs/44_anomaly.rows.ipynb #cc81383d
 DAY, WEEK = 24, 168  # hours
@@ -38,18 +38,6 @@ def _tame(load, limit, tamed, by_day, by_week, distance):
             if abs(distance[t]) > limit:
                 tamed[t] = load[t] - away[t] + np.sign(away[t]) * limit * usual
 
-
-_kernels = {}
-
-
-def _compiled(function: Callable) -> Callable:
-    "Compile on first use, so that importing this module stays quick."
-    if function not in _kernels:
-        import numba
-
-        _kernels[function] = numba.njit(cache=True, nogil=True)(function)
-    return _kernels[function]
-
 # %% ../../nbs/44_anomaly.rows.ipynb #727a59ee
 def tame(
     load: np.ndarray,  # (hours,), any unit, on a complete hourly grid, NaN = missing
@@ -61,7 +49,7 @@ def tame(
     names = ("tamed", "by_day", "by_week", "distance")
     columns = {name: np.full(len(load), np.nan) for name in names}
     columns["tamed"][:] = load
-    _compiled(_tame)(load, LIMIT, *columns.values())
+    compiled(_tame)(load, LIMIT, *columns.values())
     return pd.DataFrame(columns)
 
 # %% ../../nbs/44_anomaly.rows.ipynb #52499d0f

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .calibration import unit_score
+from ..kernels import compiled
 from ..readings import DataError
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #e860231f
@@ -92,18 +93,6 @@ def patterns(
     return mean[np.maximum(np.arange(len(mean))[:, None] - lags, 0)]
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #772924da
-_kernels: dict = {}
-
-
-def _kernel():
-    "Compile on first use, so that importing this module stays quick."
-    if "nearest" not in _kernels:
-        import numba
-
-        _kernels["nearest"] = numba.njit(cache=True, nogil=True)(_nearest)
-    return _kernels["nearest"]
-
-
 def _nearest(points, stride, gap, moments, out):
     "Fill out[:, t] with the mean distance to the three nearest of each stride-th earlier row."
     count, width = points.shape
@@ -138,7 +127,7 @@ def novelty(
     "How far each pattern is from the three most similar in the past."
     out = np.zeros((2, len(value)))
     stride, gap = max(1, scale // 2), max(gap, PIECES * scale)
-    _kernel()(patterns(value, scale), stride, gap, MOMENTS, out)
+    compiled(_nearest)(patterns(value, scale), stride, gap, MOMENTS, out)
     return out
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #2089ca9f

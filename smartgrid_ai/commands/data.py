@@ -107,7 +107,14 @@ def run_validate(options: argparse.Namespace) -> int:
 # %% ../../nbs/84_commands.data.ipynb #18b35fc8
 def add_detect(commands) -> None:
     "`smartgrid detect`."
-    example = "smartgrid detect meters.csv --out alarms.parquet"
+    example = (
+        "smartgrid detect meters.csv --out alarms.csv\n"
+        "         smartgrid detect meters.csv --out better.csv --calibrate looked_at.csv\n\n"
+        "looked_at.csv holds a few rows of alarms.csv and, beside them, what somebody found there:\n"
+        "series,timestamp,label\n"
+        "household-1,2015-11-02 17:00:00+00:00,1\n"
+        "household-1,2015-11-05 06:00:00+00:00,0"
+    )
     parser = add_command(
         commands, "detect", run_detect, "score every reading of a file for anomalies", example
     )
@@ -120,6 +127,11 @@ def add_detect(commands) -> None:
         help="alarm only where two of the last three rows are above the line; loses single spikes",
     )
     parser.add_argument(
+        "--calibrate", metavar="LABELS",
+        help="move the alarm lines to a few rows that somebody looked at: a table of series, timestamp and label "
+        "(1 = anomaly, 0 = usual; three or more of each)",
+    )  # fmt: skip
+    parser.add_argument(
         "--out",
         metavar="FILE",
         help="write model, series, timestamp, score, alarm, expected, residual and, for loads, kind",
@@ -128,8 +140,9 @@ def add_detect(commands) -> None:
 
 def run_detect(options: argparse.Namespace) -> int:
     "Learn from the early part of each series, score the rest."
-    from smartgrid_ai.alarm_files import has_series
+    from smartgrid_ai.alarm_files import has_series, read_labels
     from smartgrid_ai.anomaly.detect import detect
+    from smartgrid_ai.anomaly.judgements import calibrate_scores
     from smartgrid_ai.anomaly.kinds import name_kinds
     from smartgrid_ai.anomaly.series import read_series
     from smartgrid_ai.data.tables import write_table
@@ -139,6 +152,13 @@ def run_detect(options: argparse.Namespace) -> int:
     frame = read_series(options.data) if has_series(options.data) else read(source)
     chosen = (names(options.models, ()), options.seed, sys.stderr.isatty(), source.place)
     scores = detect(frame, *chosen, options.only_lasting)
+    notes = scores.attrs["notes"]
+    if options.calibrate:
+        label = read_labels(options.calibrate, scores, source)
+        scores = calibrate_scores(scores, label, options.only_lasting)
+        notes = notes + scores.attrs["notes"]
+    for note in notes:
+        say(f"note: {note}")
     scores = name_kinds(scores, frame, source.place, models=("default", "residual"))
     counts = scores.groupby("model", sort=False)["alarm"].agg(
         rows="size", alarms="sum", share="mean"

@@ -22,6 +22,7 @@ from smartgrid_ai.forecast.calibration import (
     quantile_values,
     standardised,
 )
+from ..kernels import compiled
 from ..readings import DataError
 
 # %% ../../nbs/31_forecast.adaptive.ipynb #6d985eca
@@ -57,7 +58,6 @@ _circle = np.abs(np.subtract.outer(np.arange(HOURS), np.arange(HOURS)))
 NEARNESS = np.where(
     _circle == 0, 1.0, np.where(np.isin(_circle, (1, HOURS - 1)), 0.25, 0.0)
 )  # (24, 24)
-_kernels: dict = {}
 
 
 def _follow(
@@ -100,15 +100,6 @@ def _follow(
                     published[row, rank] = published[row, rank - 1]
                     rank -= 1
                 published[row, rank] = value
-
-
-def _kernel():
-    "Compile on first use, so that importing this module stays quick."
-    if "follow" not in _kernels:
-        import numba
-
-        _kernels["follow"] = numba.njit(cache=True, nogil=True)(_follow)
-    return _kernels["follow"]
 
 # %% ../../nbs/31_forecast.adaptive.ipynb #c20a2f2a
 @dataclass
@@ -233,7 +224,7 @@ class AdaptiveConformal:
         bounds = np.searchsorted(rows.meter[live], np.arange(len(self.size) + 1))
         out, judged = published[live], np.zeros(len(rows), dtype=bool)
         state = (self.size, self.hourly, self.offset)
-        _kernel()(
+        compiled(_follow)(
             bounds,
             order,
             *(array[live] for array in arrays),

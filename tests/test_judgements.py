@@ -1,0 +1,87 @@
+"""A few labels move alarm lines: the order of scores stays, contradictions are refused, duration is kept."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smartgrid_ai.anomaly.calibration import surprise_of, unit_score
+from smartgrid_ai.anomaly.detect import lasting
+from smartgrid_ai.anomaly.judgements import calibrate_scores
+from smartgrid_ai.errors import DataError
+
+
+def scores(surprise: np.ndarray, model: str = "default") -> pd.DataFrame:
+    hours = pd.date_range("2024-01-01", periods=len(surprise), freq="h")
+    table = pd.DataFrame({"model": model, "series": "a", "timestamp": hours, "score": unit_score(surprise)})  # fmt: skip
+    return table.assign(alarm=table["score"] > 0.5)
+
+
+def example(seed: int, shift: float) -> tuple[pd.DataFrame, np.ndarray]:
+    "Usual rows, some strange ones, and labels of a few of both."
+    random = np.random.default_rng(seed)
+    surprise = random.exponential(1.5, 300)
+    surprise[::30] += shift
+    label = np.full(300, np.nan)
+    label[::30], label[np.argsort(np.where(np.arange(300) % 30 == 0, -1, surprise))[-8:]] = 1, 0
+    return scores(surprise), label
+
+
+@settings(max_examples=25)
+@given(st.floats(0, 0.999), st.floats(0.001, 0.3))
+def test_a_surprise_comes_back_from_its_score(score, share):
+    assert unit_score(surprise_of(score, share), share) == pytest.approx(score, abs=1e-9)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 200), st.floats(10, 40))
+def test_the_order_of_scores_stays_and_the_alarm_is_at_one_half(seed, shift):
+    table, label = example(seed, shift)
+    moved = calibrate_scores(table, label)
+    assert (np.argsort(moved["score"], kind="stable") == np.argsort(table["score"], kind="stable")).all()  # fmt: skip
+    assert moved["score"].between(0, 1).all() and (moved["alarm"] == (moved["score"] > 0.5)).all()
+    others = [name for name in table if name not in ("score", "alarm")]
+    pd.testing.assert_frame_equal(moved[others], table[others], check_flags=False)
+
+
+def test_the_line_lies_between_what_was_called_usual_and_what_was_called_an_anomaly():
+    table, label = example(1, 25)
+    moved = calibrate_scores(table, label)
+    assert moved["alarm"][label == 1].all() and not moved["alarm"][label == 0].any()
+
+
+def test_each_model_has_its_own_line_and_one_that_is_contradicted_keeps_its_own():
+    table, label = example(2, 20)
+    upside_down = scores(surprise_of(table["score"].max() - table["score"].to_numpy()), "lof")
+    both = pd.concat([table, upside_down], ignore_index=True)
+    moved = calibrate_scores(both, np.r_[label, label])
+    kept = both["model"] == "lof"
+    assert (moved["score"][kept] == both["score"][kept]).all()
+    assert (moved["score"][~kept] != both["score"][~kept]).any()
+    first, second = moved.attrs["notes"]
+    assert first.startswith("default: alarm from") and second.startswith("lof keeps its alarm line")
+    with pytest.raises(DataError, match=r"lof keeps its alarm line: .* look no stranger"):
+        calibrate_scores(upside_down, label)
+
+
+@pytest.mark.parametrize("anomalies, usual", [(2, 8), (8, 2), (0, 0)])
+def test_too_few_labels_are_counted(anomalies, usual):
+    table, label = example(3, 20)
+    label = np.where(label == 1, np.where(np.cumsum(label == 1) <= anomalies, 1, np.nan), label)
+    label = np.where(label == 0, np.where(np.cumsum(label == 0) <= usual, 0, np.nan), label)
+    with pytest.raises(DataError, match=f"{anomalies} rows labelled 1 .* {usual} labelled 0 .* 3 or more"):  # fmt: skip
+        calibrate_scores(table, label)
+
+
+def test_lasting_alarms_stay_lasting_whatever_the_order_of_rows():
+    table, label = example(4, 20)
+    table.loc[61, "score"] = 0.9
+    moved = calibrate_scores(table, label)
+    kept = calibrate_scores(table, label, only_lasting=True)
+    assert (
+        kept["alarm"].tolist() == lasting(moved["alarm"].to_numpy()).tolist()
+        and kept["alarm"].any()
+    )
+    turned = calibrate_scores(table[::-1].reset_index(drop=True), label[::-1], only_lasting=True)
+    assert turned["alarm"].tolist() == kept["alarm"].tolist()[::-1]
