@@ -12,7 +12,9 @@ elsewhere. The error is MAPE for system loads and WAPE for meters and for a week
 
 LightGBM is the model `lightgbm` of the same backtest: the rows, the residual target (over the reference normalised by
 the structure model) and the split of the mixture's own trees; learning rate and leaves are those of its grid with the
-best validation error, trees are added until that has not fallen for a while. `--readme` writes the table between its
+best validation error, trees are added until that has not fallen for a while; at last it is grown anew on all hours before the
+test part, as the experts catch up on them. The last column is the smallest and the largest share that the mixture's 80 % interval
+holds in any civil hour, season or hour ahead. `--readme` writes the table between its
 two marks in README.md.
 """
 
@@ -29,6 +31,8 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from smartgrid_ai.evaluate.comparison import coverage_table, score_rows
+from smartgrid_ai.evaluate.files import read_forecasts
 from smartgrid_ai.provenance import git_revision, package_versions
 from smartgrid_ai.readings import Place
 
@@ -38,7 +42,7 @@ MODELS = ("persistence", "seasonal_naive", "baseline", "lightgbm", *EXPERTS, "mo
 MARKS = ("<!-- benchmark -->", "<!-- /benchmark -->")
 HEADER = (
     "set", "task", "error", "seeds", "persistence", "same hour last week", "RF + ET → Ridge", "LightGBM",
-    "best expert", "**mixture**", "spread", "mixture / LightGBM", "80 % holds", "95 % holds",
+    "best expert", "**mixture**", "spread", "mixture / LightGBM", "80 % holds", "95 % holds", "80 % by hour, season, horizon",
 )  # fmt: skip
 
 
@@ -115,7 +119,17 @@ def scores(name: str, data: Path, seed: int, extra: list[str]) -> pd.DataFrame:
             sys.exit(f"smartgrid backtest ended with {done.returncode}: see above")
         judge = [sys.executable, scorer_of(data), name, forecasts, "--data", data, "--json", result]
         subprocess.run(judge, check=True, stdout=subprocess.DEVNULL)
-        return pd.DataFrame(json.loads(result.read_text())).assign(seed=seed)
+        scored = pd.DataFrame(json.loads(result.read_text())).assign(seed=seed)
+        return scored.merge(held_spans(forecasts, SETTINGS[name].place), on="task")
+
+
+def held_spans(forecasts: Path, place: Place) -> pd.DataFrame:
+    "Per task: the smallest and the largest share [%] that the mixture's 80 % interval holds in an hour, season or horizon."
+    table = read_forecasts(forecasts, place=place)
+    rows = score_rows(table[table["model"] == "moe"].reset_index(drop=True), place)
+    cuts = [coverage_table(rows, place, by) for by in ("hour", "season", "horizon")]
+    shares = pd.concat(cuts).groupby("task")["cover80"]
+    return pd.DataFrame({"least80": shares.min(), "most80": shares.max()}).reset_index()
 
 
 def scorer_of(data: Path) -> Path:
@@ -146,9 +160,10 @@ def row_of(name: str, task: str, scored: pd.DataFrame) -> list[str]:  # scores o
         f"{by_seed['moe'].min():.3f}–{by_seed['moe'].max():.3f}" if len(by_seed) > 1 else "one seed"
     )
     held = [f"{mixture[column].mean():.1f}" for column in ("cover80", "cover95")]
+    span = f"{mixture['least80'].min():.1f}–{mixture['most80'].max():.1f}"
     return [
         name, task, measure, str(len(by_seed)), *shown, f"{experts.min():.3f} ({experts.idxmin()})",
-        f"**{mean['moe']:.3f}**", spread, f"{mean['moe'] / mean['lightgbm']:.3f}", *held,
+        f"**{mean['moe']:.3f}**", spread, f"{mean['moe'] / mean['lightgbm']:.3f}", *held, span,
     ]  # fmt: skip
 
 
