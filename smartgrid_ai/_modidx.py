@@ -2867,6 +2867,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'smartgrid_ai/windows.py'),
                                       'smartgrid_ai.windows.ChunkBatches._drop_covariates': ( 'windows.html#chunkbatches._drop_covariates',
                                                                                               'smartgrid_ai/windows.py'),
+                                      'smartgrid_ai.windows.ChunkBatches._first': ( 'windows.html#chunkbatches._first',
+                                                                                    'smartgrid_ai/windows.py'),
                                       'smartgrid_ai.windows.SequenceData': ('windows.html#sequencedata', 'smartgrid_ai/windows.py'),
                                       'smartgrid_ai.windows.SequenceData.__init__': ( 'windows.html#sequencedata.__init__',
                                                                                       'smartgrid_ai/windows.py'),

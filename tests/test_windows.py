@@ -128,3 +128,22 @@ def test_heavy_tails_are_noticed_where_training_hours_have_them():
             torch.zeros(1000, 2), torch.from_numpy(residual), torch.ones(1000), np.array([0, 1000])
         )
         assert SequenceData(table, train, ~train, slice(0, 1)).tame == tame
+
+
+def test_a_tenth_of_the_chunks_follow_a_meter_from_its_first_hour():
+    hours, known, added = 24, 1000, 240
+    rows = torch.arange(float(known + added))[:, None]
+    bounds = np.r_[0, np.arange(known, known + added + 1, hours)]
+    table = SequenceTable(rows, torch.zeros(len(rows)), torch.ones(len(rows)), bounds)
+    train = np.arange(len(rows)) < known
+    begun = bounds[1:-1]
+    data = SequenceData(
+        table, train, ~train, slice(1, 1), hours, batches=200, burn_in=6, begun=begun
+    )
+    first, counted = [], []
+    for inputs, _, weight in data.train_dataloader():
+        first += inputs[:, 0, 0].long().tolist()
+        counted += weight[:, 0].tolist()
+    begins = np.array(first) >= known
+    assert set(np.array(first)[begins]) == set(begun) and 0.07 < begins.mean() < 0.13
+    np.testing.assert_allclose(counted, np.where(begins, 1.0, 0.1), rtol=1e-6)

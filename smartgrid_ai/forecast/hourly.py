@@ -28,7 +28,7 @@ from smartgrid_ai.scaling import (
     row_scale,
 )
 from ..structure import StructureModel
-from ..windows import SequenceData, SequenceTable, chunk_starts, joined
+from ..windows import NOBODY, SequenceData, SequenceTable, chunk_starts, joined
 
 # %% ../../nbs/33_forecast.hourly.ipynb #be550827
 def structure_covariates(
@@ -66,7 +66,7 @@ def structure_covariates(
 
 # %% ../../nbs/33_forecast.hourly.ipynb #45518b0a
 YOUNG = 0.1  # share of rows, beside the others, whose meter has just begun; with several meters
-STRETCH = 360  # hours such a meter is followed
+STRETCH = 192  # hours such a meter is followed, a chunk of the networks
 CONTEXT_ROWS = 24  # hours before a forecast over which the recent errors of the experts are taken
 
 
@@ -100,13 +100,15 @@ class HourlyFrame:
     def data(self, train: np.ndarray, validation: np.ndarray, batches: int | None, seed: int):
         "The Lightning data of the training and validation rows."
         covariates, table = self.encoder.covariate_columns, self.sequences()
+        begun = NOBODY
         if self.young is not None:
-            table, added = joined(table, self.young.sequences()), len(self.young.hours)
-            train, validation = (
-                np.r_[train, np.ones(added, bool)],
-                np.r_[validation, np.zeros(added, bool)],
-            )
-        return SequenceData(table, train, validation, covariates, batches=batches, seed=seed)
+            nothing = np.zeros(len(self.young.hours), bool)
+            begun = len(train) + self.young.hours.bounds[:-1]
+            table = joined(table, self.young.sequences())
+            train, validation = np.r_[train, nothing], np.r_[validation, nothing]
+        return SequenceData(
+            table, train, validation, covariates, STRETCH, batches=batches, seed=seed, begun=begun
+        )
 
     def outputs(self, network: nn.Module, wanted: Wanted) -> np.ndarray:
         "(n, 3) what a network says, each hour with the hours before it as context."
