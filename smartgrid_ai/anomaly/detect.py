@@ -11,7 +11,8 @@ import pandas as pd
 
 from .assets import asset_scores
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
-from .load import OTHERS, judge_load
+from .fleet import FleetJudge
+from .load import OTHERS, LoadJudge, early_and_late, judge_together
 from .neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from .rows import READING_NAMES, reading_rows
 from .series import WINDOWS, Signal, signals, window_rows
@@ -72,21 +73,41 @@ def _load_scores(
     return found
 
 # %% ../../nbs/46_anomaly.detect.ipynb #50436f77
-def _judged_load(signal: Signal, frame: pd.DataFrame, place: Place) -> pd.DataFrame:
-    "(n rows): score, score_residual, expected and residual; NaN in the training part."
+def _hourly(signal: Signal, frame: pd.DataFrame) -> tuple:
+    "The arguments of `early_and_late`, the first reading of each hour."
     hour = signal.timestamp.astype("datetime64[h]")
-    _, first, of_hour = np.unique(hour, return_index=True, return_inverse=True)
+    _, first = np.unique(hour, return_index=True)
     has_more = {"meter_id", "consumption"} <= set(frame.columns)
     others = {name: frame[name].to_numpy() for name in OTHERS if has_more and name in frame}
     others = {name: values[signal.position[first]] for name, values in others.items()}
-    try:
-        judged = judge_load(
-            hour[first], signal.values[first, 0], signal.train[first], place, others
-        )
-    except DataError as error:
-        raise DataError(f"series {signal.name}: {error}") from None
+    return hour[first], signal.values[first, 0], signal.train[first], others
+
+
+def _judged_loads(
+    loads: list[Signal], frame: pd.DataFrame, place: Place
+) -> dict[str, pd.DataFrame]:
+    "(n rows) each: score, score_residual, expected and residual; NaN in the training part."
+    judges, early, late, fleet = {}, {}, {}, FleetJudge(place)
+    for signal in loads:
+        judges[signal.name] = LoadJudge(place)
+        try:
+            known, late[signal.name] = early_and_late(*_hourly(signal, frame))
+            early[signal.name] = known[0], judges[signal.name].learn(*known)
+        except DataError as error:
+            raise DataError(f"series {signal.name}: {error}") from None
+    fleet.learn(early)
+    answers = judge_together(judges, fleet, late)
+    return {signal.name: _by_row(signal, answers[signal.name]) for signal in loads}
+
+
+def _by_row(signal: Signal, answers: dict[str, np.ndarray]) -> pd.DataFrame:
+    "What was said of each hour, on all rows of the hour."
+    hour = signal.timestamp.astype("datetime64[h]")
+    hours, of_hour = np.unique(hour, return_inverse=True)
     columns = ["score", "score_residual", "expected", "residual"]
-    return judged[columns].reindex(of_hour).reset_index(drop=True)
+    table = pd.DataFrame({name: answers[name] for name in columns})
+    table.index = np.arange(len(hours) - len(table), len(hours))  # the later part
+    return table.reindex(of_hour).reset_index(drop=True)
 
 # %% ../../nbs/46_anomaly.detect.ipynb #eadef2b7
 def _window_scores(signal: Signal, models: tuple[str, ...], seed: int) -> pd.DataFrame:
@@ -146,20 +167,21 @@ def detect(
     wanted = models or MODELS
     loads, textbook = [signal for signal in series if signal.is_load], set(wanted) & set(COLUMN)
     described = _load_scores(loads, wanted, seed) if loads and textbook else {}
-    parts = []
+    asked = bool(set(wanted) - textbook)
+    judged, parts = _judged_loads(loads, frame, place) if asked else {}, []
     for signal in tqdm(series, "series", disable=not progress):
         if textbook and not signal.is_load:
             described[signal.name] = _window_scores(signal, wanted, seed)
-        judged = _judged_series(signal, frame, place, seed) if set(wanted) - textbook else None
+        if asked and not signal.is_load:
+            judged[signal.name] = _judged_series(signal, seed)
         fitting = [name for name in wanted if signal.is_load or name != "residual"]
-        parts += [_part(signal, name, described.get(signal.name), judged) for name in fitting]
+        own = described.get(signal.name), judged.get(signal.name)
+        parts += [_part(signal, name, *own) for name in fitting]
     return _table(parts, frame, wanted, only_lasting)
 
 # %% ../../nbs/46_anomaly.detect.ipynb #e35371d5
-def _judged_series(signal: Signal, frame: pd.DataFrame, place: Place, seed: int) -> pd.DataFrame:
-    "(n rows) score of the default, and for loads score_residual, expected and residual."
-    if signal.is_load:
-        return _judged_load(signal, frame, place)
+def _judged_series(signal: Signal, seed: int) -> pd.DataFrame:
+    "(n rows) score of the default for a series that is no load."
     judge = univariate_scores if len(signal.channels) == 1 else asset_scores
     try:
         return judge(signal, seed)[["score"]].assign(expected=np.nan, residual=np.nan)
