@@ -392,6 +392,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'smartgrid_ai/anomaly/fleet.py'),
                                             'smartgrid_ai.anomaly.fleet.FleetJudge.learn': ( 'anomaly.fleet.html#fleetjudge.learn',
                                                                                              'smartgrid_ai/anomaly/fleet.py'),
+                                            'smartgrid_ai.anomaly.fleet.FleetJudge.silent': ( 'anomaly.fleet.html#fleetjudge.silent',
+                                                                                              'smartgrid_ai/anomaly/fleet.py'),
                                             'smartgrid_ai.anomaly.fleet._fresh': ( 'anomaly.fleet.html#_fresh',
                                                                                    'smartgrid_ai/anomaly/fleet.py'),
                                             'smartgrid_ai.anomaly.fleet._plain_block': ( 'anomaly.fleet.html#_plain_block',

@@ -129,7 +129,7 @@ def common_share(steps, now, allowed, hour, likely):
 LEAST_METERS = 3
 HISTORY, LEAST_HISTORY, WEEK = 4032, 672, 168  # hours of the fleet
 EVIDENCE_MEMORY = 48  # hours until evidence is new: a day's mean, and a beginning up to a day ago
-LESS = np.log(3.0)
+LESS = np.log(10.0)
 KEPT = 48  # hours of which the answer is kept for late readings
 WARM_UP = 504  # hours of a meter that the fleet does not hear
 SAID = ("fleet", "fleet_share", "fleet_meters")
@@ -162,7 +162,7 @@ class FleetJudge:
 
     def __init__(
         self,
-        place: Place = Place(),  # noqa: B008  its public holidays
+        place: Place = Place(),  # noqa: B008  its public holidays; without a country nothing is said
     ):
         self.place = place
         self.columns: dict[str, int] = {}  # of the meters
@@ -187,7 +187,7 @@ class FleetJudge:
         day, expected load and scale.
         """
         notes = {name: self._notes(name, *part) for name, part in parts.items()}
-        if self.hour >= 0 or len(parts) < LEAST_METERS:
+        if self.silent or self.hour >= 0 or len(parts) < LEAST_METERS:
             return
         end = min(hours[-1] for hours, _ in parts.values())
         heard = {}
@@ -204,12 +204,17 @@ class FleetJudge:
         """What the hours before say of each reading; then learn from all of them.
 
         Surprise (0 = nothing), the share that is common (0.08 = 8 % too much) and how many meters are
-        meant. Fewer than three meters are no fleet: nothing is said.
+        meant. Where the fleet is `silent`, nothing is said.
         """
         notes = {name: (part[0], self._notes(name, *part)) for name, part in parts.items()}
-        if len(self.columns) < LEAST_METERS:
+        if self.silent:
             return {name: np.zeros((len(hours), 3)) for name, (hours, _) in notes.items()}
         return self._hear(notes)
+
+    @property
+    def silent(self) -> bool:
+        "Fewer than three meters are no fleet, and unknown holidays look like false data."
+        return len(self.columns) < LEAST_METERS or self.place.country is None
 
     def _column(self, name: str) -> int:
         if name not in self.columns:
