@@ -310,6 +310,6 @@ def test_fleet_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "MOST_OTHERS", 3)
     nothing = np.zeros(5)
     meter = Meter(HOURS[:5], nothing, nothing, nothing + 1, nothing, None, None)
-    _, others = module._fleets({str(number): meter for number in range(11)})
+    *_, others = module._fleets({str(number): meter for number in range(11)})
     assert all(1 <= len(rest) <= 3 and name not in rest for name, rest in others.items())
     assert alarm_kinds(meter, np.zeros(5, dtype=bool)) == []

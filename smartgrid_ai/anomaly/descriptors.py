@@ -216,6 +216,23 @@ def _together(own: np.ndarray, fleet: np.ndarray | None) -> float:
         return 0.0
     return float(np.clip(np.tanh(sign * mean[count > 0]).mean() / AGREED, 0, 1))
 
+
+def _companions(
+    one: Stretch,
+    fleet: np.ndarray | None,  # (hours of the span, other meters), in scales
+    ratio: np.ndarray | None,  # the same, reading over expected
+) -> dict[str, float]:
+    sign, own = np.sign(np.clip(one.residual, -5, 5).mean()), float(np.median(one.ratio))
+    if fleet is None or ratio is None or not np.isfinite(fleet).any():
+        return {"companions": 1.0, "fleet": 1.0, "common_ratio": own}
+    known = np.isfinite(fleet).any(axis=0)
+    others, shares = np.clip(fleet[:, known], -5, 5), ratio[:, known]
+    same = sign * np.nanmean(others, axis=0) > AGREED
+    shares = [column[np.isfinite(column)] for column in shares.T[same]]
+    shares = [np.median(column) for column in shares if len(column)]
+    count = {"companions": 1.0 + same.sum(), "fleet": 1.0 + known.sum()}
+    return count | {"common_ratio": float(np.median([own, *shares]))}
+
 # %% ../../nbs/46_anomaly.descriptors.ipynb #8e7fed93
 MEMORY = 2 * WEEK + int(LAGS.max())  # hours
 
@@ -229,11 +246,13 @@ def describe_run(
     voltage: np.ndarray | None = None,  # (hours,), V
     frequency: np.ndarray | None = None,  # (hours,), Hz
     fleet_residual: np.ndarray | None = None,  # (hours, other meters), in scales
+    fleet_ratio: np.ndarray | None = None,  # (hours, other meters), reading over expected
 ) -> dict[str, float]:  # by name; empty when nothing is known of the alarm's hours
     """What the alarm that lasts until the last hour given looks like.
 
-    All without a unit but three that are there to be told, not to decide: the medians `typical_load` and
-    `typical_expected` of the strange hours in W, and `lag` in hours (positive = late).
+    Some are there to be told, not to decide: the medians `typical_load` and `typical_expected` of the
+    strange hours in W, `lag` in hours (positive = late); of how many meters (`fleet`) how many deviate the
+    same way (`companions`, both with this one) and what they read over what was expected (`common_ratio`).
     """
     first = max(first, len(load) - WEEK)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -244,7 +263,7 @@ def describe_run(
     before = np.r_[np.nan, load] if span.start == 0 else load[span.start - 1 :]
     steps = np.diff(before[: span.stop - span.start + 1])
     start = min(span.start, first)
-    fleet = None if fleet_residual is None else fleet_residual[span]
+    fleet, ratio = (None if part is None else part[span] for part in (fleet_residual, fleet_ratio))
     grid = {
         "voltage": _voltage(voltage, start),
         "frequency": _frequency(frequency, start),
@@ -252,4 +271,4 @@ def describe_run(
     }
     shape = _shape(one, steps)
     alone = {"alone": shape["small"] * (1 - grid["together"])}
-    return shape | _gains(one) | grid | alone
+    return shape | _gains(one) | grid | alone | _companions(one, fleet, ratio)

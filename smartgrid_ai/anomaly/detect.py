@@ -14,7 +14,8 @@ import pandas as pd
 
 from .assets import asset_scores
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
-from .load import OTHERS, judge_load
+from .fleet import FleetJudge
+from .load import OTHERS, LoadJudge, early_and_late, judge_together
 from .neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from .rows import READING_NAMES, reading_rows
 from .series import WINDOWS, Signal, judgeable, window_rows
@@ -75,16 +76,45 @@ def _load_scores(
     return found
 
 # %% ../../nbs/46_anomaly.detect.ipynb #50436f77
-def _judged_load(signal: Signal, frame: pd.DataFrame, place: Place) -> pd.DataFrame:
-    "(n rows): score, score_residual, expected and residual; NaN in the training part."
+def _hourly(signal: Signal, frame: pd.DataFrame) -> tuple:
+    "The arguments of `early_and_late`, the first reading of each hour."
     hour = signal.timestamp.astype("datetime64[h]")
-    _, first, of_hour = np.unique(hour, return_index=True, return_inverse=True)
+    _, first = np.unique(hour, return_index=True)
     has_more = {"meter_id", "consumption"} <= set(frame.columns)
     others = {name: frame[name].to_numpy() for name in OTHERS if has_more and name in frame}
     others = {name: values[signal.position[first]] for name, values in others.items()}
-    judged = judge_load(hour[first], signal.values[first, 0], signal.train[first], place, others)
+    return hour[first], signal.values[first, 0], signal.train[first], others
+
+
+def _judged_loads(
+    loads: list[Signal], frame: pd.DataFrame, place: Place
+) -> dict[str, pd.DataFrame | DataError]:
+    "(n rows) each: score, score_residual, expected and residual, NaN in the training part; or why a load has none."
+    told, judges, early, late, fleet = {}, {}, {}, {}, FleetJudge(place)
+    for signal in loads:
+        judge = LoadJudge(place)
+        try:
+            known, after = early_and_late(*_hourly(signal, frame))
+            early[signal.name] = known[0], judge.learn(*known)
+        except DataError as error:
+            told[signal.name] = error
+            continue
+        judges[signal.name], late[signal.name] = judge, after
+    if judges:
+        fleet.learn(early)
+        answers = judge_together(judges, fleet, late)
+        told |= {one.name: _by_row(one, answers[one.name]) for one in loads if one.name in judges}
+    return told
+
+
+def _by_row(signal: Signal, answers: dict[str, np.ndarray]) -> pd.DataFrame:
+    "What was said of each hour, on all rows of the hour."
+    hour = signal.timestamp.astype("datetime64[h]")
+    hours, of_hour = np.unique(hour, return_inverse=True)
     columns = ["score", "score_residual", "expected", "residual"]
-    return judged[columns].reindex(of_hour).reset_index(drop=True)
+    table = pd.DataFrame({name: answers[name] for name in columns})
+    table.index = np.arange(len(hours) - len(table), len(hours))  # the later part
+    return table.reindex(of_hour).reset_index(drop=True)
 
 # %% ../../nbs/46_anomaly.detect.ipynb #eadef2b7
 def _window_scores(signal: Signal, models: tuple[str, ...], seed: int) -> pd.DataFrame:
@@ -144,9 +174,10 @@ def detect(
     wanted, parts = models or MODELS, []
     loads = [signal for signal in series if signal.is_load]
     described = cache(lambda: _load_scores(loads, wanted, seed))
+    judged = cache(lambda: _judged_loads(loads, frame, place))
     for signal in tqdm(series, "series", disable=not progress):
         try:
-            parts += _scored(signal, frame, wanted, place, seed, described)
+            parts += _scored(signal, wanted, seed, described, judged)
         except DataError as error:
             notes.append(f"series {signal.name} left out: {error}")
     if not parts:
@@ -158,26 +189,25 @@ def detect(
 # %% ../../nbs/46_anomaly.detect.ipynb #e35371d5
 def _scored(
     signal: Signal,
-    frame: pd.DataFrame,
     models: tuple[str, ...],
-    place: Place,
     seed: int,
     described: Callable[[], dict[str, pd.DataFrame]],  # what the textbook says of all loads
+    judged: Callable[[], dict[str, pd.DataFrame | DataError]],  # what the default says of them
 ) -> list[pd.DataFrame]:
-    "What each model says of one series."
-    told, judged = None, None
+    "What each model says of one series; `DataError` when it cannot be judged."
+    told, own = None, None
     if set(models) & set(COLUMN):
         told = described()[signal.name] if signal.is_load else _window_scores(signal, models, seed)
     if set(models) - set(COLUMN):
-        judged = _judged_series(signal, frame, place, seed)
+        own = judged()[signal.name] if signal.is_load else _judged_series(signal, seed)
+    if isinstance(own, DataError):
+        raise own
     fitting = [name for name in models if signal.is_load or name != "residual"]
-    return [_part(signal, name, told, judged) for name in fitting]
+    return [_part(signal, name, told, own) for name in fitting]
 
 # %% ../../nbs/46_anomaly.detect.ipynb #8eb6e1fb
-def _judged_series(signal: Signal, frame: pd.DataFrame, place: Place, seed: int) -> pd.DataFrame:
-    "(n rows) score of the default, and for loads score_residual, expected and residual."
-    if signal.is_load:
-        return _judged_load(signal, frame, place)
+def _judged_series(signal: Signal, seed: int) -> pd.DataFrame:
+    "(n rows) score of the default for a series that is no load."
     judge = univariate_scores if len(signal.channels) == 1 else asset_scores
     return judge(signal, seed)[["score"]].assign(expected=np.nan, residual=np.nan)
 

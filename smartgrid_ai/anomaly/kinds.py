@@ -122,6 +122,12 @@ class Meter:
         with np.errstate(divide="ignore", invalid="ignore"):
             return pd.Series((self.load - self.expected) / self.scale, self.hours)
 
+    @property
+    def ratio(self) -> pd.Series:
+        "(hours,), what is read over what was expected."
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return pd.Series(self.load / self.expected, self.hours)
+
 
 def _on_grid(values: np.ndarray, hour: pd.DatetimeIndex) -> pd.Series:
     "Mean per hour, on every hour from the first to the last."
@@ -180,6 +186,7 @@ def alarm_kinds(
     alarm: np.ndarray,  # (hours,) bool
     fleet_residual: np.ndarray | None = None,  # (hours, other meters), in scales
     prior: Mapping[str, float] | None = None,
+    fleet_ratio: np.ndarray | None = None,  # (hours, other meters), reading over expected
 ) -> list[tuple[int, dict, dict]]:  # per alarmed hour: position, probabilities, descriptors
     "What each alarmed hour probably is, by what is known in that hour."
     before = np.r_[False, alarm[:-1]]
@@ -187,7 +194,7 @@ def alarm_kinds(
     for now in np.flatnonzero(alarm):
         first = int(now) if not before[now] else first
         past = slice(max(int(now) + 1 - MEMORY, 0), int(now) + 1)
-        cut = [None if values is None else values[past] for values in (meter.voltage, meter.frequency, fleet_residual)]  # fmt: skip
+        cut = [None if values is None else values[past] for values in (meter.voltage, meter.frequency, fleet_residual, fleet_ratio)]  # fmt: skip
         own = (values[past] for values in (meter.load, meter.expected, meter.scale))
         start = max(first - past.start, 0)
         described = describe_run(*own, start, meter.civil_hour[past], *cut)
@@ -195,14 +202,17 @@ def alarm_kinds(
     return found
 
 
-def _fleets(meters: Mapping[str, Meter]) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    "Residuals of all meters by hour, and whom each meter is compared with."
+def _fleets(
+    meters: Mapping[str, Meter],
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, list[str]]]:
+    "Residuals and ratios of all meters by hour, and whom each meter is compared with."
     table = pd.DataFrame({name: meter.residual for name, meter in meters.items()})
+    ratio = pd.DataFrame({name: meter.ratio for name, meter in meters.items()})
     others = {}
     for name in table:
         rest = [other for other in table if other != name]
         others[name] = rest[:: -(-len(rest) // MOST_OTHERS)] if rest else []
-    return table, others
+    return table, ratio, others
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #946e3ff1
 def name_kinds(
@@ -219,7 +229,7 @@ def name_kinds(
     """
     _prior(prior)
     meters = hourly_meters(readings, scores, place)
-    fleet, others = _fleets(meters)
+    fleet, ratio, others = _fleets(meters)
     named = scores.assign(kind="", kind_probability=np.nan, because="")
     unit = "W" if "consumption" in readings else ""
     hour = pd.to_datetime(named["timestamp"], utc=True).dt.floor("h")
@@ -231,7 +241,10 @@ def name_kinds(
         at = meter.hours.get_indexer(hour[rows.index])
         alarm = np.zeros(len(meter.hours), dtype=bool)
         alarm[at[at >= 0]] = True
-        found = alarm_kinds(meter, alarm, fleet.loc[meter.hours, others[series]].to_numpy(), prior)
+        residuals, ratios = (
+            part.loc[meter.hours, others[series]].to_numpy() for part in (fleet, ratio)
+        )
+        found = alarm_kinds(meter, alarm, residuals, prior, ratios)
         answers = {
             position: (next(iter(chances)), next(iter(chances.values())), kind_sentence(chances, described, unit))
             for position, chances, described in found

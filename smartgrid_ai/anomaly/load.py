@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['JUDGES', 'OPINIONS', 'OFTEN', 'FAR_OUT', 'MOVED', 'TRAIL', 'STRICTEST', 'TRIGGER', 'WARM_UP', 'LEAST_HOURS', 'OTHERS',
-           'together', 'residual_alone', 'without_faults', 'StuckCalibration', 'TrailingLine', 'without_flicker',
-           'LoadJudge', 'judge_load']
+           'FLEET_SIGNALS', 'Part', 'together', 'residual_alone', 'without_faults', 'StuckCalibration', 'TrailingLine',
+           'without_flicker', 'LoadJudge', 'judge_together', 'early_and_late', 'judge_load']
 
 # %% ../../nbs/45_anomaly.load.ipynb #73f476c3
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from .calibration import TailCalibration, unit_score
 from .expectation import HOUR, SIGNALS, learn_usual, new_memory, observe
+from .fleet import SAID, FleetJudge
 from .supply import CHANNELS, SupplyJudge
 from ..readings import DataError, Place
 
@@ -144,6 +147,7 @@ def without_flicker(
 WARM_UP = 504  # hours
 LEAST_HOURS = 336  # with a load, to learn a week's rhythm
 OTHERS = ("temperature", *CHANNELS)  # °C, V, Hz
+FLEET_SIGNALS = [SIGNALS.index(name) for name in ("residual", "residual_24h", "expected", "scale")]
 
 
 class LoadJudge:
@@ -167,6 +171,16 @@ class LoadJudge:
         others: dict[str, np.ndarray] | None = None,  # (n,) each, any of `OTHERS`
     ) -> "LoadJudge":
         "Learn from a training part; `DataError` when fewer than two weeks of it have a value."
+        self.learn(hours, load, others)
+        return self
+
+    def learn(
+        self,
+        hours: np.ndarray,  # (n,) int64
+        load: np.ndarray,  # (n,)
+        others: dict[str, np.ndarray] | None = None,  # (n,) each
+    ) -> np.ndarray:  # (n, 4)
+        "What `fit` does, and what a `FleetJudge` wants to know of the training part."
         known = int(np.isfinite(load).sum())
         if known < LEAST_HOURS:
             raise DataError(
@@ -186,7 +200,7 @@ class LoadJudge:
         self.line.follow(joint)
         for channel, judge in self.supply.items():
             judge.fit(others[channel])
-        return self
+        return seen[:, FLEET_SIGNALS]
 
     @property
     def latest_hour(self) -> int:
@@ -216,6 +230,7 @@ class LoadJudge:
         are signed, in scales, `near_…` in scales. `surprise` and its parts (`stuck`, `voltage`,
         `frequency`) are −ln(share of usual hours as strange); `score` is 0 to 1 and an `alarm` above one
         half, `score_residual` is that of the day-ahead residual alone. A missing load is no alarm.
+        `fleet` and what belongs to it are 0: one meter is no fleet, see `judge_together`.
         """
         return pd.DataFrame(self.answers(hours, load, others))
 
@@ -226,6 +241,16 @@ class LoadJudge:
         others: dict[str, np.ndarray] | None = None,  # (n,) each
     ) -> dict[str, np.ndarray]:  # (n,) each, the columns of `judge`
         "What `judge` does, without a table: for readings that come one by one."
+        answers, _ = self.opinions(hours, load, others)
+        return self.decide(answers, np.zeros((len(load), len(SAID))))
+
+    def opinions(
+        self,
+        hours: np.ndarray,  # (n,) int64
+        load: np.ndarray,  # (n,)
+        others: dict[str, np.ndarray] | None = None,  # (n,) each
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # (n,) each; (n, 4) for the fleet
+        "All columns but the decision, and what a `FleetJudge` wants to know."
         others = _with_unknown(others, len(load))
         seen = observe(self.memory, hours, load, others["temperature"], self.place)
         answers = dict(zip(SIGNALS, seen.T))
@@ -234,19 +259,27 @@ class LoadJudge:
         parts = {"stuck": self.stuck.surprise(answers["run"], answers["run_span"])}
         parts |= {name: judge.surprise(others[name]) for name, judge in self.supply.items()}
         level = self.calibrations["together"].surprise(joint)
-        answers |= parts | self._decision(np.max([level, *parts.values()], axis=0))
+        answers |= parts | {"surprise": np.max([level, *parts.values()], axis=0)}
         alone = self.calibrations["residual alone"].surprise(
             np.nan_to_num(residual_alone(surprises))
         )
         answers["score_residual"] = unit_score(np.maximum(alone, 0.0), self.false_alarms)
-        return answers
+        return answers, seen[:, FLEET_SIGNALS]
 
-    def _decision(self, surprise: np.ndarray) -> dict[str, np.ndarray]:
+    def decide(
+        self,
+        answers: dict[str, np.ndarray],  # (n,) each, of `opinions`
+        said: np.ndarray,  # (n, 3) of `SAID`, by the fleet; zeros = nothing
+    ) -> dict[str, np.ndarray]:  # (n,) each, the columns of `judge`
+        "Is it an alarm? To be asked once, after each call of `opinions`."
         line = -np.log(self.false_alarms)
+        said = np.where(np.isfinite(answers["residual"])[:, None], said, 0.0)
+        surprise = np.maximum(answers["surprise"], said[:, 0])
         surprise = np.maximum(surprise + self.shift, 0.0)
         surprise, self.alarmed = without_flicker(surprise, line, self.alarmed)
         score = unit_score(surprise, self.false_alarms)
-        return {"surprise": surprise, "score": score, "alarm": score > 0.5}
+        decision = {"surprise": surprise, "score": score, "alarm": score > 0.5}
+        return answers | dict(zip(SAID, said.T)) | decision
 
     def calibrate(
         self,
@@ -285,6 +318,40 @@ def _quantile(strangeness: np.ndarray) -> float:
     return float(np.quantile(known, OFTEN)) if len(known) else 1.0
 
 # %% ../../nbs/45_anomaly.load.ipynb #182300c8
+Part = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]  # hours, load, `OTHERS`: (n,) each
+
+
+def judge_together(
+    judges: Mapping[str, LoadJudge],  # fitted, by meter
+    fleet: FleetJudge,  # that has learned from their training parts
+    parts: Mapping[str, Part],  # by meter, any of them
+) -> dict[str, dict[str, np.ndarray]]:  # by meter, the columns of `LoadJudge.judge`
+    "Judge readings of many meters, each also by what the others showed in the hours before."
+    opinions = {name: judges[name].opinions(*part) for name, part in parts.items()}
+    said = fleet.follow({name: (parts[name][0], wanted) for name, (_, wanted) in opinions.items()})
+    return {name: judges[name].decide(own, said[name]) for name, (own, _) in opinions.items()}
+
+
+def early_and_late(
+    timestamp: np.ndarray,  # (n,) datetime64, hourly, rising
+    load: np.ndarray,  # (n,)
+    train: np.ndarray,  # (n,) bool, the early part
+    others: dict[str, np.ndarray] | None = None,  # (n,) each
+) -> tuple[Part, Part]:
+    "A series, cut; `DataError` when what is to be judged is not later than what is learned from."
+    hours = np.asarray(timestamp).astype("datetime64[h]").astype(np.int64)
+    train = np.asarray(train, dtype=bool)
+    if train.any() and hours[~train].min(initial=np.iinfo(np.int64).max) <= hours[train].max():
+        raise DataError(
+            "hours to judge lie before the end of the training part: let it be the early part"
+        )
+    others = _with_unknown(others, len(load))
+    return tuple(
+        (hours[rows], load[rows], {name: part[rows] for name, part in others.items()})
+        for rows in (train, ~train)
+    )
+
+
 def judge_load(
     timestamp: np.ndarray,  # (n,) datetime64, hourly, rising
     load: np.ndarray,  # (n,), any unit, NaN = missing
@@ -296,13 +363,6 @@ def judge_load(
     pd.DataFrame
 ):  # as of `LoadJudge.judge`, one row per hour that is not for training, by position
     "Learn a meter from its training hours and judge all others; `DataError` when they are not the later ones."
-    hours = np.asarray(timestamp).astype("datetime64[h]").astype(np.int64)
-    train = np.asarray(train, dtype=bool)
-    if train.any() and hours[~train].min(initial=np.iinfo(np.int64).max) <= hours[train].max():
-        raise DataError(
-            "hours to judge lie before the end of the training part: let it be the early part"
-        )
-    others = _with_unknown(others, len(load))
-    early, late = ({name: part[rows] for name, part in others.items()} for rows in (train, ~train))
-    judge = LoadJudge(place, false_alarms).fit(hours[train], load[train], early)
-    return judge.judge(hours[~train], load[~train], late).set_index(np.flatnonzero(~train))
+    early, late = early_and_late(timestamp, load, train, others)
+    judge = LoadJudge(place, false_alarms).fit(*early)
+    return judge.judge(*late).set_index(np.flatnonzero(~np.asarray(train, dtype=bool)))

@@ -45,7 +45,7 @@ REASONS = {
     "generation": "for {hours} the load sinks by day: {load} where {expected} was expected",
     "voltage_event": "the voltage is {voltage} off its usual level, the load {load} for an expected {expected}",
     "frequency_excursion": "the frequency is {frequency} Hz off",
-    "false_data": "at the same hours most meters deviate the same way; here {share} of the expected {expected}",
+    "false_data": "at the same hours {companions} of {fleet} meters read too {direction}, by about {common}; here {share} of the expected {expected}",
     UNKNOWN: "{load} where {expected} was expected, for {hours}",
 }
 
@@ -53,6 +53,16 @@ REASONS = {
 def _quantity(value: float, unit: str) -> str:
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{number} {unit}".strip()
+
+
+def _fleet_words(descriptors: Mapping[str, float]) -> dict[str, str]:
+    common = descriptors.get("common_ratio", 1.0) - 1
+    return {
+        "companions": f"{descriptors.get('companions', 1):.0f}",
+        "fleet": f"{descriptors.get('fleet', 1):.0f}",
+        "direction": "high" if common > 0 else "low",
+        "common": f"{abs(common):.0%}",
+    }
 
 
 def kind_sentence(
@@ -80,6 +90,7 @@ def kind_sentence(
         lag=f"{abs(lag):.0f} hour{'s' * (abs(lag) != 1)} {'late' if lag > 0 else 'early'}",
         voltage=f"{descriptors['voltage'] / 10:.0%}",
         frequency=f"{descriptors['frequency'] / 5:.2f}",
+        **_fleet_words(descriptors),
     )
     return f"{'Likely' if share >= 0.6 else 'Perhaps'} {named}: {reason}."
 

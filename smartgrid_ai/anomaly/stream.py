@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from .calibration import TailCalibration
-from .load import OTHERS, LoadJudge
+from .fleet import FleetJudge
+from .load import OTHERS, LoadJudge, Part, judge_together
 from ..readings import DataError, ModelError, Place, check_readings, hour_number
 
 # %% ../../nbs/46_anomaly.stream.ipynb #6d48f8a1
@@ -73,7 +74,36 @@ def _unpack(
     return judge
 
 # %% ../../nbs/46_anomaly.stream.ipynb #281d9ef5
-FORMAT = 1
+SHARED = ("allowed", "said", "said_hour", "history")
+
+
+def _pack_fleet(fleet: FleetJudge) -> tuple[dict, dict[str, np.ndarray]]:
+    "Numbers and arrays of a fleet."
+    numbers = {"columns": fleet.columns, "hour": fleet.hour, "count": fleet.count, "scale": None}
+    arrays = {name: getattr(fleet, name) for name in SHARED} | fleet.meters
+    if fleet.calibration is not None:
+        numbers["scale"] = fleet.calibration.scale
+        arrays |= {name: getattr(fleet.calibration, name) for name in ("knots", "surprises")}
+    return numbers, arrays
+
+
+def _unpack_fleet(numbers: dict, arrays: dict[str, np.ndarray], place: Place) -> FleetJudge:
+    "The fleet that `_pack_fleet` took apart; `KeyError` when something is missing."
+    fleet = FleetJudge(place)
+    fleet.columns, fleet.hour, fleet.count = (
+        numbers[name] for name in ("columns", "hour", "count")
+    )
+    fleet.meters = {name: arrays[name] for name in fleet.meters}
+    for name in SHARED:
+        setattr(fleet, name, arrays[name])
+    if numbers["scale"] is not None:
+        fleet.calibration = TailCalibration()
+        fleet.calibration.knots, fleet.calibration.surprises = arrays["knots"], arrays["surprises"]
+        fleet.calibration.scale = numbers["scale"]
+    return fleet
+
+# %% ../../nbs/46_anomaly.stream.ipynb #b4500613
+FORMAT = 2
 
 
 class LoadScorer:
@@ -86,20 +116,29 @@ class LoadScorer:
     ):
         self.place, self.false_alarms = place, false_alarms
         self.judges: dict[str, LoadJudge] = {}
+        self.fleet = FleetJudge(place)
         self.last: dict[str, dict] = {}  # the latest answer of each meter
 
     def fit(
         self,
         readings: pd.DataFrame,  # canonical, the training part, any number of meters
     ) -> "LoadScorer":
-        "Learn each meter's usual hours; `DataError` naming the meter that has too few."
+        """Learn each meter's usual hours; `DataError` naming the meter that has too few.
+
+        Meters that are to be judged together are best fitted together: the training parts of those that
+        join later are not heard by the fleet.
+        """
+        learned = {}
         for meter, part in check_readings(readings).groupby("meter_id", sort=False):
+            meter, known = str(meter), _columns(part)
+            judge = LoadJudge(self.place, self.false_alarms)
             try:
-                judge = LoadJudge(self.place, self.false_alarms)
-                self.judges[str(meter)] = judge.fit(*_columns(part))
+                learned[meter] = known[0], judge.learn(*known)
             except DataError as error:
                 raise DataError(f"meter {meter}: {error}") from None
-            self.last.pop(str(meter), None)
+            self.judges[meter] = judge
+            self.last.pop(meter, None)
+        self.fleet.learn(learned)
         return self
 
     def score(
@@ -119,7 +158,8 @@ class LoadScorer:
             return dict(last)
         self._check_order(meter, judge, hour)
         values = {name: np.array([value], dtype=float) for name, value in others.items()}
-        answers = judge.answers(np.array([hour]), np.array([consumption], dtype=float), values)
+        part = np.array([hour]), np.array([consumption], dtype=float), values
+        answers = judge_together(self.judges, self.fleet, {meter: part})[meter]
         row = {"meter": meter, "hour": hour, "consumption": float(consumption)}
         row |= {name: column[0].item() for name, column in answers.items()}
         self.last[meter] = row
@@ -132,18 +172,15 @@ class LoadScorer:
         pd.DataFrame
     ):  # meter, hour, consumption and the columns of `LoadJudge.judge`, rows as given
         "Judge a table of readings; the answers are those of `score`, in a small part of the time."
-        parts = []
+        parts, rows = {}, {}
         for meter, part in check_readings(readings).groupby("meter_id", sort=False):
-            meter, (hours, load, others) = str(meter), _columns(part)
-            judge = self._judge_of(meter)
-            self._check_order(meter, judge, int(hours[0]))
-            table = judge.judge(hours, load, others).set_index(part.index)
-            table.insert(0, "consumption", load)
-            table.insert(0, "hour", hours)
-            table.insert(0, "meter", meter)
-            self.last[meter] = table.iloc[-1:].to_dict("records")[0]
-            parts.append(table)
-        return pd.concat(parts)
+            meter = str(meter)
+            parts[meter], rows[meter] = _columns(part), part.index
+            self._check_order(meter, self._judge_of(meter), int(parts[meter][0][0]))
+        answers = judge_together(self.judges, self.fleet, parts)
+        tables = {name: _table(name, parts[name], own, rows[name]) for name, own in answers.items()}
+        self.last |= {name: table.iloc[-1:].to_dict("records")[0] for name, table in tables.items()}
+        return pd.concat(tables.values())
 
     def _judge_of(self, meter: str) -> LoadJudge:
         if meter not in self.judges:
@@ -172,7 +209,9 @@ class LoadScorer:
         card["meters"] = list(packed)
         card["numbers"] = [numbers for numbers, _ in packed.values()]
         card["last"] = self.last
-        arrays = {
+        card["fleet"], fleet = _pack_fleet(self.fleet)
+        arrays = {f"fleet.{name}": array for name, array in fleet.items()}
+        arrays |= {
             f"{place}.{name}": np.ascontiguousarray(array)
             for place, (_, parts) in enumerate(packed.values())
             for name, array in parts.items()
@@ -206,6 +245,10 @@ def load_scorer(
             }
             settings = (scorer.place, scorer.false_alarms)
             scorer.judges[meter] = _unpack(card["numbers"][place], own, *settings)
+        own = {
+            n.removeprefix("fleet."): array for n, array in arrays.items() if n.startswith("fleet.")
+        }
+        scorer.fleet = _unpack_fleet(card["fleet"], own, scorer.place)
         scorer.last = card["last"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
@@ -222,6 +265,13 @@ def _columns(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, dict[str, np.n
         raise DataError(f"meter {meter} has several readings in one hour: average them first")
     others = {name: part[name].to_numpy(dtype=float) for name in OTHERS if name in part}
     return hours, part["consumption"].to_numpy(dtype=float), others
+
+
+def _table(meter: str, part: Part, answers: dict[str, np.ndarray], rows: pd.Index) -> pd.DataFrame:
+    table = pd.DataFrame(answers, index=rows)
+    for name, column in (("consumption", part[1]), ("hour", part[0]), ("meter", meter)):
+        table.insert(0, name, column)
+    return table
 
 
 def _hour_of(timestamp: pd.Timestamp | str) -> int:
