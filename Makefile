@@ -27,13 +27,15 @@ run: setup ## simulate, train, report and serve (Ctrl-C stops the service)
 test: setup check ## set up and pass every check: what CI runs
 
 check: lint sync ## lint, sync of notebooks and package, every notebook, pytest
-	$(MAKE) --no-print-directory -j2 lessons tests
+	$(MAKE) --no-print-directory -j2 lessons tests-a-f tests-g-z
 
 lessons: setup
 	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 1
 
-tests: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+tests: tests-a-f tests-g-z
+
+tests-%: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_[$*]*.py
 
 lint: setup
 	$(BIN)/ruff check nbs smartgrid_ai tests benchmarks setup.py

@@ -19,13 +19,14 @@ from smartgrid_ai.forecast.gru import GRUNetwork
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import SequenceData, SequenceTable, chronological_split
 
-QUICK = {"epochs": 2, "batches": 5, "trees": 3}
+QUICK = {"epochs": 1, "batches": 3, "trees": 2, "experts": ("gru", "dense", "tree")}
 FAMILIES = {"baseline": TreeFamily, "lightgbm": RowFamily, "moe": MixtureFamily}
+CASES = [("baseline", 1), ("baseline", 24), ("lightgbm", 1), ("moe", 1), ("moe", 24)]
 
 
 @pytest.fixture(scope="module")
 def load():
-    return readings(2400, gaps=0.02)
+    return readings(2000, gaps=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,7 @@ def sequences(hours: int = 96) -> SequenceData:
     return SequenceData(table, known, known, slice(4, 4), hours=hours, batches=5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("horizon", [1, 24])
+@pytest.mark.parametrize(("family", "horizon"), CASES)
 def test_models_catch_up_once_everything_is_chosen(load, split, family, horizon, monkeypatch):
     if family == "lightgbm":
         pytest.importorskip("lightgbm")
@@ -66,8 +66,7 @@ def test_models_catch_up_once_everything_is_chosen(load, split, family, horizon,
         )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("horizon", [1, 24])
+@pytest.mark.parametrize(("family", "horizon"), CASES)
 def test_what_happens_after_the_test_begins_changes_nothing(load, split, family, horizon):
     if family == "lightgbm":
         pytest.importorskip("lightgbm")
