@@ -94,7 +94,8 @@ class CausalAttention(nn.Module):
             batch, hours, 3, self.heads, size // self.heads
         )
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
-        bias = causal_bias(hours, self.heads).to(hidden)
+        # Fused kernels take a mask of two or four dimensions, not of three.
+        bias = causal_bias(hours, self.heads).to(hidden)[None]
         mixed = nn.functional.scaled_dot_product_attention(queries, keys, values, bias)
         return self.merge(mixed.transpose(1, 2).reshape(batch, hours, size))
 
