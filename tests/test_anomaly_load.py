@@ -17,6 +17,7 @@ from smartgrid_ai.anomaly.expectation import (
     new_memory,
     observe,
 )
+from smartgrid_ai.anomaly.extent import ACCEPTED, DAY, ExtentJudge
 from smartgrid_ai.anomaly.load import (
     LoadJudge,
     StuckCalibration,
@@ -265,9 +266,39 @@ def test_faults_in_training_are_left_out(monkeypatch):
     load = office()
     load[1200:1240] *= 0.1
     load[3000:3004] = 0
+    monkeypatch.setattr("smartgrid_ai.anomaly.extent.UNHEARD", 0.0)
     careful = judged(load).loc[3000:3003, "surprise"]
     monkeypatch.setattr("smartgrid_ai.anomaly.load.FAR_OUT", 1e9)
     assert careful.min() > 1.1 * judged(load).loc[3000:3003, "surprise"].min()
+
+
+def test_a_unit_error_in_a_wild_month_is_an_alarm():
+    load = office()
+    wild = slice(2600, 3300)
+    load[wild] *= 1 + 0.8 * np.random.default_rng(1).random(700)
+    load[3200:3204] /= 1000
+    assert judged(load).loc[3200:3203, "alarm"].all()
+
+
+@pytest.mark.parametrize("wrong", [0.4, -1.0, 0.0, 2.1])
+def test_what_lies_beyond_all_that_was_seen_is_said_until_it_is_usual(wrong):
+    load = np.full(3000, 100.0)
+    load[1000:] *= wrong
+    said = ExtentJudge().fit(load[:960]).surprise(load[960:]) > 0
+    days = said[40 : 40 + 8 * DAY].reshape(-1, DAY).all(axis=1)
+    assert not said[:40].any() and days[: ACCEPTED - 1].all()
+    assert not said[40 + (ACCEPTED + 1) * DAY :].any() or wrong <= 0
+
+
+@pytest.mark.parametrize("usual", [np.zeros(500), np.full(500, np.nan), -np.ones(500)])
+def test_nothing_can_be_beyond_what_is_not_known(usual):
+    assert not ExtentJudge().fit(usual).surprise(np.array([0.0, -5.0, np.nan, 7.0])).any()
+
+
+def test_a_missing_week_is_forgotten_without_harm():
+    judge = ExtentJudge().fit(np.full(500, 10.0))
+    assert not judge.surprise(np.full(24 * 90, np.nan)).any()
+    assert judge.surprise(np.array([4.0, 11.0, 21.0])).astype(bool).tolist() == [True, False, True]
 
 
 def test_few_labels_move_the_line():

@@ -15,6 +15,7 @@ import pandas as pd
 
 from .calibration import TailCalibration, unit_score
 from .expectation import HOUR, SIGNALS, learn_usual, new_memory, observe
+from .extent import ExtentJudge
 from .fleet import SAID, FleetJudge
 from .supply import CHANNELS, SupplyJudge
 from ..readings import DataError, Place
@@ -162,6 +163,7 @@ class LoadJudge:
         self.alarmed, self.shift = False, 0.0
         self.calibrations, self.stuck, self.line = {}, StuckCalibration(), TrailingLine()
         self.supply = {channel: SupplyJudge(channel) for channel in CHANNELS}
+        self.extent = ExtentJudge()
         self.memory = new_memory()
 
     def fit(
@@ -200,6 +202,7 @@ class LoadJudge:
         self.line.follow(joint)
         for channel, judge in self.supply.items():
             judge.fit(others[channel])
+        self.extent.fit(np.asarray(load, dtype=float))
         return seen[:, FLEET_SIGNALS]
 
     @property
@@ -227,7 +230,7 @@ class LoadJudge:
         """Judge hours in order and learn from each after it is judged.
 
         `expected` and `scale` are in the unit of the load; `residual`, `frozen_residual` and their means
-        are signed, in scales, `near_…` in scales. `surprise` and its parts (`stuck`, `voltage`,
+        are signed, in scales, `near_…` in scales. `surprise` and its parts (`stuck`, `extent`, `voltage`,
         `frequency`) are −ln(share of usual hours as strange); `score` is 0 to 1 and an `alarm` above one
         half, `score_residual` is that of the day-ahead residual alone. A missing load is no alarm.
         `fleet` and what belongs to it are 0: one meter is no fleet, see `judge_together`.
@@ -258,6 +261,7 @@ class LoadJudge:
         joint = np.nan_to_num(self.line.follow(together(surprises)))
         parts = {"stuck": self.stuck.surprise(answers["run"], answers["run_span"])}
         parts |= {name: judge.surprise(others[name]) for name, judge in self.supply.items()}
+        parts["extent"] = self.extent.surprise(np.asarray(load, dtype=float))
         level = self.calibrations["together"].surprise(joint)
         answers |= parts | {"surprise": np.max([level, *parts.values()], axis=0)}
         alone = self.calibrations["residual alone"].surprise(

@@ -24,6 +24,7 @@ PARTS = {
     "stuck": ("first", "further"),
     "line": ("reference", "factor", "count"),
     "supply": ("nominal", "centre", "count"),
+    "extent": ("trained", "known", "today", "ring"),
 }
 
 
@@ -32,8 +33,10 @@ def _pack(judge: LoadJudge) -> tuple[dict, dict[str, np.ndarray]]:
     numbers = {"alarmed": bool(judge.alarmed), "shift": judge.shift}
     numbers["stuck"] = {name: getattr(judge.stuck, name) for name in PARTS["stuck"]}
     numbers["line"] = {name: getattr(judge.line, name) for name in PARTS["line"]}
+    numbers["extent"] = {"count": judge.extent.count}
     arrays = {f"memory.{name}": array for name, array in judge.memory.items()}
     arrays["line.ring"] = judge.line.ring
+    arrays |= {f"extent.{name}": getattr(judge.extent, name) for name in PARTS["extent"]}
     calibrations = dict(judge.calibrations)
     for channel, own in judge.supply.items():
         numbers[channel] = {name: getattr(own, name) for name in PARTS["supply"]}
@@ -53,7 +56,9 @@ def _unpack(
     judge = LoadJudge(place, false_alarms)
     judge.alarmed, judge.shift = bool(numbers["alarmed"]), float(numbers["shift"])
     judge.memory = {name: arrays[f"memory.{name}"] for name in judge.memory}
-    judge.line.ring = arrays["line.ring"]
+    judge.line.ring, judge.extent.count = arrays["line.ring"], numbers["extent"]["count"]
+    for name in PARTS["extent"]:
+        setattr(judge.extent, name, arrays[f"extent.{name}"])
     owners = {"stuck": judge.stuck, "line": judge.line, **judge.supply}
     for owner, part in owners.items():
         for name in PARTS.get(owner, PARTS["supply"]):
@@ -103,7 +108,7 @@ def _unpack_fleet(numbers: dict, arrays: dict[str, np.ndarray], place: Place) ->
     return fleet
 
 # %% ../../nbs/46_anomaly.stream.ipynb #b4500613
-FORMAT = 2
+FORMAT = 3
 
 
 class LoadScorer:
