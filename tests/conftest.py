@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ settings.register_profile(
     "any machine", deadline=None
 )  # how quick a test is depends on where it runs
 settings.load_profile("any machine")
+
+# A shell that puts the tests into the background lets them ignore Ctrl-C, and with them what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
