@@ -1,6 +1,6 @@
 """Are alarms on twelve planted kinds of fault found, and called by their right name?
 
-    python benchmarks/kinds.py [--preset small] [--seeds 5] [--faults 2] [--models default,vote] [--named default]
+    python benchmarks/kinds.py [--preset small] [--seeds 5] [--first 101] [--faults 2] [--models default,vote] [--named default]
     python benchmarks/kinds.py --teach
 
 Simulated meters with twelve kinds of fault (`--faults 2`: twice as many as usual) go through the public `detect`, as a user's
@@ -8,7 +8,7 @@ file would; the labels are read only to count. An *event* is one fault of one me
 *false alarm* is a run of alarms that touches no fault. Event F1 is the harmonic mean of the share of runs that touch a fault
 and the share of faults found. The name of an event is what the last run of alarms that touches it is called at its end. The row
 `labels` names faults that are alarmed exactly where they are: what naming would be worth with a perfect detector. The seeds, from
-101 on, are none of those that taught the kinds (`smartgrid_ai.anomaly.teaching.SEEDS`); `--teach` makes that table anew.
+101 on unless `--first` says otherwise, are none of those that taught the kinds (`smartgrid_ai.anomaly.teaching.SEEDS`); `--teach` makes that table anew.
 """
 
 import argparse
@@ -102,7 +102,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--preset", default="small", choices=PRESETS)
-    parser.add_argument("--seeds", type=int, default=5, help=f"how many, from {FIRST_SEED} on")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=FIRST_SEED, help="first seed")
     parser.add_argument("--faults", type=float, default=2.0, help="times the usual rate")
     parser.add_argument("--models", default=",".join(MODELS), help=", ".join(KNOWN_MODELS))
     parser.add_argument("--named", default="default", help="detectors whose alarms are named")
@@ -113,7 +114,7 @@ def main() -> None:
     models = tuple(options.models.split(","))
     named = (*(name for name in options.named.split(",") if name in models), LABELS)
     parts = []
-    for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         readings = simulate(options.preset, seed, scaled_faults(options.faults))
         scores = judged(readings, models, seed)
         told = name_kinds(scores[scores["model"].isin(named)], readings, SIMULATED_PLACE)
