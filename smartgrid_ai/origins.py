@@ -41,8 +41,8 @@ class OriginTable:
     seen: Tensor  # (rows,) 1 where observed
     filled: Tensor  # (rows,) W, gaps from earlier hours, 0 before the first observation
     known: Tensor  # (rows,) 1 from the first observation of a meter on
-    total: Tensor  # (rows + 1,) float64, running sum of |filled|
-    count: Tensor  # (rows + 1,) float64, running sum of known
+    total: Tensor  # (rows,) float64, sum of |filled| over the meter's rows before
+    count: Tensor  # (rows,) float64, sum of known over the meter's rows before
     first: Tensor  # (rows,) int64, first row of the meter
     level: Tensor  # (rows,) W, mean of the meter's training hours, NaN for meters never seen
     usual: Tensor  # (rows,) W, that or what was told or else the median of the group: size of a meter without any reading
@@ -50,7 +50,9 @@ class OriginTable:
     weather: Tensor  # (rows, columns) standardised
     expected: Tensor  # (rows,) relative
     group_expected: Tensor  # (rows,) relative
-    group_total: Tensor  # (rows + 1,) float64, running sum of 1 + group_expected where known
+    group_total: (
+        Tensor  # (rows,) float64, sum of 1 + group_expected over the meter's known rows before
+    )
 
 
 @dataclass
@@ -179,6 +181,17 @@ def known_columns(
     return Known(torch.cat(parts, -1), seasonal, normalised)
 
 # %% ../nbs/26_origins.ipynb #28d38706
+def _sums_before(
+    values: np.ndarray,  # (rows,)
+    bounds: np.ndarray,  # (meters + 1,) row ranges of the meters
+) -> np.ndarray:  # (rows,)
+    "Sum of the meter's values before each row."
+    sums = np.zeros(len(values))
+    for start, end in zip(bounds[:-1], bounds[1:]):
+        np.cumsum(values[start : end - 1], out=sums[start + 1 : end])
+    return sums
+
+# %% ../nbs/26_origins.ipynb #7ac94d19
 STRUCTURE_COLUMNS = (
     11  # the last ones: seven misses, their usual value, reference, expectation, gap
 )
@@ -256,14 +269,14 @@ class OriginEncoder:
         group = self.structure.apply(hours, group=True)
         known = np.isfinite(hours.filled)
         as_float = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
-        running = lambda values: torch.from_numpy(np.r_[0.0, np.cumsum(values, dtype=float)])  # noqa: E731
+        before = lambda values: torch.from_numpy(_sums_before(values, hours.bounds))  # noqa: E731
         return OriginTable(
             load=as_float(np.nan_to_num(hours.load)), seen=as_float(np.isfinite(hours.load)),
             filled=as_float(filled), known=as_float(known),
-            total=running(np.abs(filled)), count=running(known),
+            total=before(np.abs(filled)), count=before(known),
             first=torch.from_numpy(hours.first.astype(np.int64)), level=as_float(level), usual=as_float(usual),
             calendar=torch.from_numpy(hours.calendar), weather=as_float(self.structure.standardised(hours)),
-            expected=as_float(expected), group_expected=as_float(group), group_total=running((1 + group) * known),
+            expected=as_float(expected), group_expected=as_float(group), group_total=before((1 + group) * known),
         )  # fmt: skip
 
     def encode(
