@@ -1,9 +1,10 @@
 """An hour, a day and a week ahead on public load data: every model of this package, and LightGBM beside it.
 
-    python benchmarks/forecasts.py [SET ...] [--seeds 0 1 2] [--data FOLDER] [--out FILE.md] [--readme] [-- OPTIONS]
+    python benchmarks/forecasts.py [SET ...] [--seeds 0 1 2] [--horizons 1 24 168] [--again] [--readme] [-- OPTIONS]
+    python benchmarks/forecasts.py --table
     python benchmarks/forecasts.py vic_elec -- --epochs 1
 
-For every set and seed `smartgrid backtest` runs as a person would run it, with default settings and nothing chosen
+For every set, horizon and seed `smartgrid backtest` runs as a person would run it, with default settings and nothing chosen
 per set but calendar, clock and unit; the scorer that lies beside the data (`../score/score_load.py`) prints the
 errors, and this script arranges them: mean of the seeds, and their spread. What stands behind `--` goes to `smartgrid
 backtest`. Sets, calendars and dates are those of the benchmark protocol: train, then validation, then test, nothing
@@ -16,11 +17,17 @@ best validation error, trees are added until that has not fallen for a while; at
 test part, as the experts catch up on them. The last column is the smallest and the largest share that the mixture's 80 % interval
 holds in any civil hour, season or hour ahead. `--readme` writes the table between its
 two marks in README.md.
+
+A run takes minutes to half an hour, all of them many hours. So what the scorer said of each is kept in `benchmarks/results`,
+with the revision and the versions that made it: a run that is there is not made again (`--again` does), an
+interrupted benchmark goes on where it was, two can work side by side on different sets, and `--table` only arranges what is there. The
+table names the revisions. Runs with options of their own behind `--` are neither kept nor mixed with kept ones.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,12 +44,15 @@ from smartgrid_ai.provenance import git_revision, package_versions
 from smartgrid_ai.readings import Place
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 EXPERTS = ("gru", "cnn_lstm", "transformer", "attention", "dense", "tree")
 MODELS = ("persistence", "seasonal_naive", "baseline", "lightgbm", *EXPERTS, "moe")
+TASKS = {1: "h1", 24: "d1", 168: "w1"}  # by horizon
 MARKS = ("<!-- benchmark -->", "<!-- /benchmark -->")
 HEADER = (
     "set", "task", "error", "seeds", "persistence", "same hour last week", "RF + ET → Ridge", "LightGBM",
     "best expert", "**mixture**", "spread", "mixture / LightGBM", "80 % holds", "95 % holds", "80 % by hour, season, horizon",
+    "CPU-minutes a seed", "revision",
 )  # fmt: skip
 
 
@@ -95,32 +105,61 @@ SETTINGS = {
 
 
 def backtest_command(
-    setting: Setting, data: Path, forecasts: Path, seed: int, extra: list[str]
+    setting: Setting, data: Path, forecasts: Path, horizon: int, seed: int, extra: list[str]
 ) -> list[str]:
     "The command line that a person would type."
     options = {f"--{name}": date for name, date in setting.split.items()}
     place = (setting.place.timezone, setting.place.country, setting.place.subdivision)
     options |= {f"--{k}": v for k, v in zip(("timezone", "country", "subdivision"), place) if v}
     options |= {"--unit": setting.unit, "--weather": setting.weather, "--seed": str(seed)}
-    options |= {"--horizon": setting.horizons, "--models": ",".join(MODELS)}
+    options |= {"--horizon": str(horizon), "--models": ",".join(MODELS)}
     words = [word for pair in options.items() for word in pair]
     program = Path(sys.executable).with_name("smartgrid")
     return [str(program), "backtest", str(data), *words, "--forecasts", str(forecasts), *extra]
 
 
-def scores(name: str, data: Path, seed: int, extra: list[str]) -> pd.DataFrame:
-    "What the scorer says of one run: a row per task and model."
+def run(name: str, data: Path, horizon: int, seed: int, extra: list[str]) -> dict:
+    "One backtest: what the scorer says of each model, and what it was made with."
     with TemporaryDirectory() as folder:
         forecasts, result = Path(folder) / "forecasts.parquet", Path(folder) / "scores.json"
-        command = backtest_command(SETTINGS[name], data / f"{name}.parquet", forecasts, seed, extra)
+        file, begun = data / f"{name}.parquet", computing()
+        command = backtest_command(SETTINGS[name], file, forecasts, horizon, seed, extra)
         print("$ " + " ".join(command), file=sys.stderr, flush=True)
         done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             sys.exit(f"smartgrid backtest ended with {done.returncode}: see above")
+        seconds = computing() - begun
         judge = [sys.executable, scorer_of(data), name, forecasts, "--data", data, "--json", result]
         subprocess.run(judge, check=True, stdout=subprocess.DEVNULL)
-        scored = pd.DataFrame(json.loads(result.read_text())).assign(seed=seed)
-        return scored.merge(held_spans(forecasts, SETTINGS[name].place), on="task")
+        scored = pd.DataFrame(json.loads(result.read_text()))
+        scored = scored.merge(held_spans(forecasts, SETTINGS[name].place), on="task")
+    made = {"revision": git_revision(), "versions": package_versions(), "cpu_seconds": seconds}
+    return made | {"seed": seed, "scores": scored.to_dict("records")}
+
+
+def computing() -> float:
+    "Processor seconds that programs started here have used so far."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round(used.ru_utime + used.ru_stime, 1)
+
+
+def kept_file(name: str, horizon: int, seed: int) -> Path:
+    "Where the result of a run is kept."
+    return RESULTS / f"{name}_{horizon}_{seed}.json"
+
+
+def kept_or_run(name: str, data: Path, horizon: int, seed: int, again: bool) -> dict:
+    "The result that is kept, else a new one, kept from now on."
+    file = kept_file(name, horizon, seed)
+    if file.exists() and not again:
+        print(f"{file.relative_to(ROOT)} is there", file=sys.stderr, flush=True)
+        return json.loads(file.read_text())
+    made = run(name, data, horizon, seed, [])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(made, indent=1))
+    part.rename(file)
+    return made
 
 
 def held_spans(forecasts: Path, place: Place) -> pd.DataFrame:
@@ -149,11 +188,12 @@ def present(names: list[str], data: Path) -> Iterator[str]:
 # Arranging
 
 
-def row_of(name: str, task: str, scored: pd.DataFrame) -> list[str]:  # scores of all seeds
+def row_of(name: str, task: str, made: list[dict]) -> list[str]:  # one result for each seed
     "One line of the table."
     measure = "WAPE" if task == "w1" else SETTINGS[name].error
-    by_seed = scored[scored["task"] == task].pivot(index="seed", columns="model", values=measure)
-    mean, mixture = by_seed.mean(), scored[(scored["task"] == task) & (scored["model"] == "moe")]
+    scored = pd.concat([pd.DataFrame(one["scores"]).assign(seed=one["seed"]) for one in made])
+    by_seed = scored.pivot(index="seed", columns="model", values=measure)
+    mean, mixture = by_seed.mean(), scored[scored["model"] == "moe"]
     experts = mean[mean.index.isin(EXPERTS)]
     shown = [f"{mean[m]:.3f}" for m in ("persistence", "seasonal_naive", "baseline", "lightgbm")]
     spread = (
@@ -161,19 +201,27 @@ def row_of(name: str, task: str, scored: pd.DataFrame) -> list[str]:  # scores o
     )
     held = [f"{mixture[column].mean():.1f}" for column in ("cover80", "cover95")]
     span = f"{mixture['least80'].min():.1f}–{mixture['most80'].max():.1f}"
+    minutes = sum(one["cpu_seconds"] for one in made) / 60 / len(made)
+    revisions = ", ".join(sorted({f"`{short(one['revision'])}`" for one in made}))
     return [
         name, task, measure, str(len(by_seed)), *shown, f"{experts.min():.3f} ({experts.idxmin()})",
         f"**{mean['moe']:.3f}**", spread, f"{mean['moe'] / mean['lightgbm']:.3f}", *held, span,
+        f"{minutes:.0f}", revisions,
     ]  # fmt: skip
 
 
-def markdown(rows: list[list[str]]) -> str:
+def short(revision: str | None) -> str:
+    "Seven digits, and whether something was not committed."
+    return revision.replace(revision[7:40], "") if revision else "no git"
+
+
+def markdown(rows: list[list[str]], made: list[dict]) -> str:
     "The table, and what it was made with."
     lines = [HEADER, ["---"] * len(HEADER), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    versions = ", ".join(f"{name} {number}" for name, number in package_versions().items())
-    made = f"`{' '.join(['python benchmarks/forecasts.py', *sys.argv[1:]])}`"
-    return f"{table}\n\nMade by {made} at {git_revision()}, with {versions}.\n"
+    versions = {", ".join(f"{k} {v}" for k, v in one["versions"].items()) for one in made}
+    command = f"`{' '.join(['python benchmarks/forecasts.py', *sys.argv[1:]])}`"
+    return f"{table}\n\nMade by {command}, with {'; '.join(sorted(versions))}.\n"
 
 
 def write_readme(table: str) -> None:
@@ -193,6 +241,9 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
         "sets", nargs="*", metavar="SET", help=f"of {', '.join(SETTINGS)}; default: all"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--horizons", type=int, nargs="+", default=[1, 24, 168], metavar="HOURS")
+    parser.add_argument("--again", action="store_true", help="make runs anew that are kept")
+    parser.add_argument("--table", action="store_true", help="make no run, arrange what is kept")
     parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
     parser.add_argument("--readme", action="store_true", help="also write it into README.md")
@@ -205,30 +256,52 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     return options, extra
 
 
-def main() -> int:
-    "All sets, one line per task; the table grows in the file while the script runs."
-    options, extra = parse()
+def results(
+    name: str, horizon: int, options: argparse.Namespace, extra: list[str]
+) -> list[dict]:  # one for each seed, fewer with `--table`
+    "What is kept or made of one set and horizon."
+    if options.table:
+        files = [kept_file(name, horizon, seed) for seed in options.seeds]
+        return [json.loads(file.read_text()) for file in files if file.exists()]
+    if extra:
+        return [run(name, options.data, horizon, seed, extra) for seed in options.seeds]
+    return [kept_or_run(name, options.data, horizon, s, options.again) for s in options.seeds]
+
+
+def check(options: argparse.Namespace) -> None:
+    "Leave when there is nothing to run with."
     if not scorer_of(options.data).is_file():
         print(
             f"left out: no scorer {scorer_of(options.data)}; name its folder with SMARTGRID_SHARED",
             file=sys.stderr,
         )
-        return 0
+        sys.exit(0)
     if find_spec("lightgbm") is None:
         sys.exit("LightGBM is not installed: pip install -e '.[lightgbm]'")
-    rows = []
-    for name in present(options.sets or list(SETTINGS), options.data):
-        scored = pd.concat([scores(name, options.data, seed, extra) for seed in options.seeds])
-        rows += [
-            row_of(name, task, scored)
-            for task in ("h1", "d1", "w1")
-            if (scored["task"] == task).any()
-        ]
-        if options.out:
-            options.out.write_text(markdown(rows))
-        if options.readme:
-            write_readme(markdown(rows))
-    print(markdown(rows), end="")
+
+
+def main() -> int:
+    "All sets, one line per task; the table grows in the file while the script runs."
+    options, extra = parse()
+    names = options.sets or list(SETTINGS)
+    if not options.table:
+        check(options)
+        names = list(present(names, options.data))
+    rows, made = [], []
+    for name in names:
+        for horizon, task in TASKS.items():
+            wanted = str(horizon) in SETTINGS[name].horizons.split(",")
+            if not (wanted and horizon in options.horizons):
+                continue
+            if not (now := results(name, horizon, options, extra)):
+                continue
+            made += now
+            rows.append(row_of(name, task, now))
+            if options.out:
+                options.out.write_text(markdown(rows, made))
+            if options.readme:
+                write_readme(markdown(rows, made))
+    print(markdown(rows, made), end="")
     return 0
 
 
