@@ -14,6 +14,7 @@ import pandas as pd
 from .errors import ModelError
 from .features import FEATURE_NAMES
 from .forecast.calibration import BANDS, GRID
+from .forecast.correction import HALF_LIFE, LARGEST, PARTS
 from .forecast.daily import DailyPath
 from .forecast.hourly import HourlyPath
 from .forecast.paths import path_state
@@ -71,6 +72,7 @@ def _counted(names: list[str], width: int) -> list[str]:
 _MEANING = {
     "location": "anchor + forecast[..., 0] * scale, in W",
     "below": "exp(clip(forecast[..., 1], -7, 4)) * scale, in W: distance to the 10 % quantile; above: the same of forecast[..., 2]",
+    "correction": "added to forecast[..., 0]: correction.coefficients of the day ahead and the expert times its parts, which are misses of earlier forecasts, load less location, over scale, at most ±largest, 0 where unknown: of the latest hour, of the same hour a day and a week before, and the mean of the same hour over 14 days, weights halving in half_life_days; days ahead the forecasts of the first day count",
     "moe": "weights of the gate times the experts' outputs, before they become W",
     "quantile": "location + factor * (below where factor < 0, else above); factor from the group's row of grouped.MODEL at the level",
     "group": "24 * (length of conformal.bands * number of the meter in conformal.meter_groups, 0 if it is not there + number of the first of conformal.bands that is not below the horizon) + civil hour; groups that are not there use quantiles",
@@ -144,8 +146,10 @@ def constants(
     factors = {name: {"quantiles": _numbers(part.quantiles, 5)} for name, part in conformal.items()}
     versions = package_versions()
     learned = {name: value.tolist() for name, value in path.encoder.state.items()}
+    correction = {"parts": PARTS, "half_life_days": HALF_LIFE, "largest": LARGEST}
+    correction["coefficients"] = _numbers(forecaster.family.mixture.correction)
     facts = {
-        "format": 2, "family": forecaster.name, "horizon": forecaster.horizon, "weather": forecaster.weather,
+        "format": 3, "correction": correction, "family": forecaster.name, "horizon": forecaster.horizon, "weather": forecaster.weather,
         "place": asdict(forecaster.place), "never_negative": bool(forecaster.lowest == 0),
         "versions": {name: versions[name] for name in ("smartgrid_ai", "torch") if name in versions},
         "features": list(FEATURE_NAMES), "gate_columns": _counted(list(GATE_NAMES), CIRCUMSTANCES), **names,

@@ -336,8 +336,21 @@ def test_the_day_ahead_can_be_forecast_from_the_files_alone(ahead, days):
     batch = frame.encode(np.array([count - 24]), np.array([1]))
     np.testing.assert_allclose(batch.future[0], worked["future"], atol=1e-3)
     np.testing.assert_allclose(batch.past[0, -1], worked["last_past_hour"], atol=1e-3)
-    said = OnnxNetwork(folder / "gru.onnx")(batch.past, batch.future)[0].numpy()
-    location = np.array(worked["anchor"]) + worked["scale"][0] * said[:, 0]
+    network, now = OnnxNetwork(folder / "gru.onnx"), count - 24
+    said = network(batch.past, batch.future)[0].numpy()[:, 0]
+    misses = []  # of the forecasts issued one day before, two days …
+    for origin in now - 24 * np.arange(1, 15):
+        past = frame.encode(np.array([origin]), np.array([1]))
+        answer = network(past.past, past.future)[0].numpy()[:, 0]
+        forecast = past.anchor[0].numpy() + past.scale[0].item() * answer
+        misses.append(load[origin : origin + 24].to_numpy() - forecast)
+    rule, misses = facts["correction"], np.array(misses) / worked["scale"][0]
+    weights = 0.5 ** (np.arange(14) / rule["half_life_days"])
+    parts = {"latest": misses[0, -1].repeat(24), "yesterday": misses[0], "last_week": misses[6]}
+    parts["usual"] = weights @ misses / weights.sum()
+    largest, own = rule["largest"], rule["coefficients"][0][facts["experts"].index("gru")]
+    added = sum(c * np.clip(parts[p], -largest, largest) for c, p in zip(own, rule["parts"]))
+    location = np.array(worked["anchor"]) + worked["scale"][0] * (said + added)
     expected = forecaster.predict(table, "gru")
     assert (expected["timestamp"] == clock[-24:]).all()
     np.testing.assert_allclose(location, expected["prediction"], rtol=1e-3)

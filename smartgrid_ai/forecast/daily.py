@@ -246,15 +246,6 @@ class DailyFrame:
         fits[fits] = part[last[fits]]
         return Wanted(blocks.origin[fits], blocks.day[fits], BLOCK)
 
-    def earlier(self, wanted: Wanted) -> tuple[Wanted, np.ndarray]:
-        "The day-ahead forecasts issued a day before each block, and where they stand: (blocks, 24), -1 = none."
-        before = wanted.origin - BLOCK
-        inside = before >= self.hours.first[wanted.origin]
-        origins = np.unique(before[inside])
-        start = BLOCK * np.searchsorted(origins, before)[:, None] + np.arange(BLOCK)
-        place = np.where(inside[:, None], start, -1)
-        return next_days(origins), place
-
 # %% ../../nbs/33_forecast.daily.ipynb #81a445f2
 @dataclass
 class DailyPath:

@@ -209,11 +209,12 @@ class MixtureFamily:
             self.mixture.tree.save(folder)
         parts = {**self.mixture.networks, "gate": self.mixture.gate}
         told = {name: asdict(own) for name, own in self.mixture.settings.items()}
-        return {"settings": told}, {
+        arrays = {
             f"{part}.{key}": value.numpy()
             for part, net in parts.items()
             for key, value in net.state_dict().items()
         }
+        return {"settings": told}, arrays | {"correction": self.mixture.correction}
 
     @classmethod
     def load(
@@ -230,6 +231,7 @@ class MixtureFamily:
             for n in experts
             if n != "tree"
         }
+        mixture.correction = arrays["correction"]
         mixture.gate = GateNetwork(CIRCUMSTANCES, len(experts))
         for name, network in {**mixture.networks, "gate": mixture.gate}.items():
             state = {key: torch.from_numpy(value) for key, value in part_of(arrays, name).items()}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Path', 'Frame', 'NETWORKS', 'EXPERTS', 'NORMALISED', 'TREE_ROWS', 'FIT_EVERY', 'LATER', 'new_network',
-           'normalised_rows', 'alternate_weeks', 'usual_decay', 'Mixture', 'sampled']
+           'normalised_rows', 'alternate_weeks', 'usual_decay', 'Said', 'Mixture', 'sampled']
 
 # %% ../../nbs/37_forecast.moe.ipynb #457ec2d2
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from torch import nn
 
 from .attention import AttentionAhead, AttentionNetwork
 from .cnn_lstm import CNNLSTMAhead, CNNLSTMNetwork
+from .correction import corrections, fit_correction, miss_parts
 from .daily import DailyFrame, DailyPath
 from .dense import DenseAhead, DenseNetwork
 from smartgrid_ai.forecast.expert import (
@@ -33,7 +34,16 @@ from .hourly import HourlyFrame, HourlyPath
 from .rows import RegressionRows
 from .transformer import TransformerAhead, TransformerNetwork
 from .tree import TREES, TreeExpert
-from .wanted import CIRCUMSTANCES, Answers, Wanted, in_watts, next_hours
+from smartgrid_ai.forecast.wanted import (
+    CIRCUMSTANCES,
+    Answers,
+    Earlier,
+    Wanted,
+    both,
+    earlier_forecasts,
+    in_watts,
+    next_hours,
+)
 from ..hours import OFF
 from ..origins import BLOCK
 from ..scaling import calendar_harmonics
@@ -106,12 +116,24 @@ def usual_decay(
 
 
 @dataclass
+class Said:
+    "What the experts of a mixture say by themselves, and what is known of their misses."
+
+    outputs: dict[str, np.ndarray]  # per expert (n, 3), not corrected
+    recent: np.ndarray  # (n, experts) see `relative_errors`
+    parts: np.ndarray  # (n, experts, PARTS) see `miss_parts`
+    anchor: np.ndarray  # (n,) W
+    scale: np.ndarray  # (n,) W per residual size
+
+
+@dataclass
 class Mixture:
     "Experts and their gate over one path."
 
     path: Path
     networks: dict[str, nn.Module] = field(default_factory=dict)
     tree: TreeExpert | None = None
+    correction: np.ndarray | None = None  # (days, experts, PARTS), see `fit_correction`
     gate: GateNetwork | None = None
     boosted: int = TREES  # trees of the tree expert
     trained: dict[str, Trained] = field(default_factory=dict)
@@ -227,27 +249,34 @@ class Mixture:
         self,
         frame: Frame,
         validation: np.ndarray,  # (rows,) bool
-        gating: np.ndarray,  # (rows,) bool: those of them the gate learns from
+        gating: np.ndarray,  # (rows,) bool: those of them that correction and gate learn from
         seed: int = 0,
     ) -> None:
-        "Fit the gate over the experts there are."
+        "Fit the correction of the experts there are, then the gate over them."
         torch.manual_seed(seed)
         wanted = frame.wanted_in(validation, FIT_EVERY)
         self.gate = GateNetwork(CIRCUMSTANCES, len(self.experts))
-        outputs, recent = self._outputs(frame, wanted)
-        anchor, scale = frame.anchor_and_scale(wanted)
-        target = (frame.hours.load[wanted.target] - anchor) / scale
-        seen = np.isfinite(target)
-        locations = np.stack([output[:, 0] for output in outputs.values()], 1)
-        tensors = (frame.circumstances(wanted), recent, locations, target)
+        said = self._said(frame, wanted)
+        target = (frame.hours.load[wanted.target] - said.anchor) / said.scale
+        seen, fitting = np.isfinite(target), gating[wanted.target]
+        locations = np.stack([output[:, 0] for output in said.outputs.values()], 1)
+        day, days = np.repeat(wanted.day, wanted.ahead), max(self.path.horizon // BLOCK, 1)
+        told = (part[seen] for part in (said.parts, locations, target, day, fitting))
+        self.correction = fit_correction(*told, days)
+        locations += corrections(self.correction, said.parts, day)
+        tensors = (frame.circumstances(wanted), said.recent, locations, target)
         tensors = [torch.from_numpy(values[seen]).float() for values in tensors]
-        fit_gate(self.gate, *tensors, gating[wanted.target][seen])
+        fit_gate(self.gate, *tensors, fitting[seen])
 
     def forecast(self, frame: Frame, wanted: Wanted) -> Answers:
         "What each expert and the mixture say about the wanted forecasts."
-        outputs, recent = self._outputs(frame, wanted)
-        weights = self._weights(frame.circumstances(wanted), recent)
-        return self._combine(wanted, outputs, weights, *frame.anchor_and_scale(wanted))
+        said = self._said(frame, wanted)
+        day = np.repeat(wanted.day, wanted.ahead)
+        added = corrections(self.correction, said.parts, day)
+        for number, output in enumerate(said.outputs.values()):
+            output[:, 0] += added[:, number]
+        weights = self._weights(frame.circumstances(wanted), said.recent)
+        return self._combine(wanted, said.outputs, weights, said.anchor, said.scale)
 
     def forecast_rows(
         self,
@@ -275,20 +304,22 @@ class Mixture:
         circumstances[:, -1] = 1 / BLOCK
         return circumstances
 
-    def _outputs(self, frame: Frame, wanted: Wanted) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        "What each expert says, and (n, experts) how it did over the last known day."
-        earlier, place = frame.earlier(wanted)
-        if not len(earlier):
-            unknown = np.zeros((len(wanted), len(self.experts)), np.float32)
-            return self._all_outputs(frame, wanted), unknown
-        before = self._all_outputs(frame, earlier)
-        anchor, scale = frame.anchor_and_scale(earlier)
-        truth = (frame.hours.load[earlier.target] - anchor) / scale
-        misses = np.abs(np.stack([output[:, 0] for output in before.values()], 1) - truth[:, None])
-        recent = relative_errors(_mean_at(misses, place))
-        return self._all_outputs(frame, wanted), np.repeat(recent, wanted.ahead, axis=0)
+    def _said(self, frame: Frame, wanted: Wanted) -> Said:
+        "What each expert says of the wanted forecasts, and how it did on earlier ones."
+        earlier = earlier_forecasts(frame.hours, wanted)
+        every, before, rows = both(earlier.forecasts, wanted)
+        outputs, (anchor, scale) = self._outputs(frame, every), frame.anchor_and_scale(every)
+        locations = np.stack([output[before, 0] for output in outputs.values()], 1)
+        truth = frame.hours.load[earlier.forecasts.target] - anchor[before]
+        misses = truth[:, None] - locations * scale[before, None]
+        recent = relative_errors(_mean_of_last_day(np.abs(misses / scale[before, None]), earlier))
+        return Said(
+            {name: output[rows] for name, output in outputs.items()},
+            np.repeat(recent, wanted.ahead, axis=0),
+            miss_parts(misses, earlier, scale[rows]), anchor[rows], scale[rows],
+        )  # fmt: skip
 
-    def _all_outputs(self, frame: Frame, wanted: Wanted) -> dict[str, np.ndarray]:
+    def _outputs(self, frame: Frame, wanted: Wanted) -> dict[str, np.ndarray]:
         outputs = {name: frame.outputs(net, wanted) for name, net in self.networks.items()}
         if self.tree:
             rows, gap = normalised_rows(self.path, frame, wanted)
@@ -307,16 +338,16 @@ class Mixture:
         return in_watts(wanted, outputs | {"moe": together}, anchor, scale, gates)
 
 # %% ../../nbs/37_forecast.moe.ipynb #ecd1f16d
-def _mean_at(values: np.ndarray, place: np.ndarray, piece: int = 20_000) -> np.ndarray:
-    "(blocks, experts) mean of the rows named by `place` (blocks, 24), -1 = none; NaN where nothing is known."
+def _mean_of_last_day(values: np.ndarray, earlier: Earlier) -> np.ndarray:
+    "(blocks, experts) mean of (m, experts) over the last day before each block; NaN where nothing is known."
     padded = np.vstack([values, np.full((1, values.shape[1]), np.nan)])
-    out = np.full((len(place), values.shape[1]), np.nan)
-    for start in range(0, len(place), piece):
-        around = padded[place[start : start + piece]]
+    out = np.full((len(earlier.place), values.shape[1]), np.nan)
+    for piece in earlier.pieces():
+        around = padded[earlier.last_day(piece)]
         known = np.isfinite(around)
         count = known.sum(1)
         total = np.where(known, around, 0.0).sum(1)
-        out[start : start + piece] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        out[piece] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return out
 
 # %% ../../nbs/37_forecast.moe.ipynb #0d12f8b5

@@ -1,0 +1,83 @@
+"Misses of earlier forecasts: which they are, what counts of them, and when they are believed."
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
+from smartgrid_ai.forecast.correction import LARGEST, corrections, fit_correction, miss_parts
+from smartgrid_ai.forecast.wanted import Wanted, both, earlier_forecasts, next_days, next_hours
+from smartgrid_ai.hours import make_hours
+
+
+@pytest.fixture(scope="module")
+def hours():
+    return make_hours(simulate("small", seed=0), SIMULATED_PLACE)
+
+
+@st.composite
+def asked(draw):
+    "Wanted forecasts at any hours of any meters, in any order, some of them twice."
+    count = draw(st.integers(1, 12))
+    rows = np.array(draw(st.lists(st.integers(0, 4000), min_size=count, max_size=count)))
+    if draw(st.booleans()):
+        return next_hours(rows)
+    return Wanted(rows, np.array([draw(st.integers(1, 7)) for _ in rows]), 24)
+
+
+@settings(max_examples=300, deadline=None)
+@given(wanted=asked())
+def test_earlier_forecasts_belong_to_the_meter_and_have_all_passed(hours, wanted):
+    earlier = earlier_forecasts(hours, wanted)
+    target, every = np.r_[earlier.forecasts.target, -1], slice(None)
+    limit, first = wanted.origin[:, None], hours.first[wanted.origin][:, None]
+    for rows in (earlier.last_day(every), earlier.latest(every)):
+        past = target[rows]
+        assert ((past < limit) & ((past >= first) | (rows < 0))).all()
+    rows = earlier.same_hour(every)
+    past, limit = target[rows], wanted.issued[:, None]
+    assert ((past < limit) & ((past >= np.repeat(first, wanted.ahead, 0)) | (rows < 0))).all()
+    apart = (wanted.target - (wanted.day.repeat(wanted.ahead) - 1) * 24)[:, None] - past
+    assert (apart[rows >= 0] % 24 == 0).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(first=asked(), second=asked())
+def test_both_lists_are_found_in_their_union(first, second):
+    if first.ahead != second.ahead:
+        second = Wanted(second.origin, second.day, first.ahead)
+    united, *rows = both(first, second)
+    assert len(set(zip(united.origin, united.day))) == len(united.origin)
+    for part, row in zip((first, second), rows):
+        assert (united.target[row] == part.target).all()
+        assert (united.issued[row] == part.issued).all()
+
+
+def test_what_is_not_known_counts_as_no_miss_and_a_wild_miss_for_little(hours):
+    wanted = next_days(hours.first[:1] + np.array([0, 24, 24 * 20]))
+    earlier = earlier_forecasts(hours, wanted)
+    misses = np.full((len(earlier.forecasts), 2), np.nan)
+    misses[:, 1] = 1e9
+    parts = miss_parts(misses, earlier, np.ones(72))
+    assert not parts[:, 0].any() and not parts[:24].any()
+    assert (parts[48:, 1] == LARGEST).all() and (parts[24:48, 1] == [3, 3, 0, 3]).all()
+
+
+def test_coefficients_that_the_other_weeks_do_not_confirm_are_dropped():
+    rng = np.random.default_rng(0)
+    parts, half = rng.standard_normal((600, 1, 4)).astype(np.float32), np.arange(600) % 2 == 0
+    opposite = np.where(half, 0.5, -0.5) * parts[:, 0, 0]
+    found = fit_correction(parts, np.zeros((600, 1)), opposite, np.ones(600, int), half, 1)
+    assert not found.any()
+
+
+def test_days_have_coefficients_of_their_own_and_unknown_days_none():
+    rng = np.random.default_rng(1)
+    parts, day = rng.standard_normal((900, 1, 4)).astype(np.float32), np.arange(900) % 2 + 1
+    target = parts[:, 0, 0] * np.where(day == 1, 0.8, 0.2)
+    half = np.arange(900) // 100 % 2 == 0
+    found = fit_correction(parts, np.zeros((900, 1)), target, day, half, 3)
+    assert found[:2, 0, 0] == pytest.approx([0.8, 0.2], abs=0.02) and not found[2].any()
+    left = target - corrections(found, parts, day)[:, 0]
+    assert np.abs(left).mean() < 0.1 * np.abs(target).mean()
