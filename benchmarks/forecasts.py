@@ -14,8 +14,9 @@ elsewhere. The error is MAPE for system loads and WAPE for meters and for a week
 LightGBM is the model `lightgbm` of the same backtest: the rows, the residual target (over the reference normalised by
 the structure model) and the split of the mixture's own trees; learning rate and leaves are those of its grid with the
 best validation error, trees are added until that has not fallen for a while; at last it is grown anew on all hours before the
-test part, as the experts catch up on them. The last column is the smallest and the largest share that the mixture's 80 % interval
-holds in any civil hour, season or hour ahead. `--readme` writes the table between its
+test part, as the experts catch up on them. *80 % by hour, season, horizon* is the smallest and the largest share that the mixture's 80 % interval
+holds in any civil hour, season or hour ahead. LightGBM and the forests do not correct themselves by their latest misses, as the experts of
+the mixture do. CPU-minutes are those of the whole backtest with all models. `--readme` writes the table between its
 two marks in README.md.
 
 A run takes minutes to half an hour, all of them many hours. So what the scorer said of each is kept in `benchmarks/results`,
