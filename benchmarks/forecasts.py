@@ -16,7 +16,7 @@ the structure model) and the split of the mixture's own trees; learning rate and
 best validation error, trees are added until that has not fallen for a while; at last it is grown anew on all hours before the
 test part, as the experts catch up on them. *80 % by hour, season, horizon* is the smallest and the largest share that the mixture's 80 % interval
 holds in any civil hour, season or hour ahead. LightGBM and the forests do not correct themselves by their latest misses, as the experts of
-the mixture do. CPU-minutes are those of the whole backtest with all models. `--readme` writes the table between its
+the mixture do. CPU-minutes are those of the whole backtest with all models. `--readme` writes all that is kept between its
 two marks in README.md.
 
 A run takes minutes to half an hour, all of them many hours. So what the scorer said of each is kept in `benchmarks/results`,
@@ -216,20 +216,34 @@ def short(revision: str | None) -> str:
     return revision.replace(revision[7:40], "") if revision else "no git"
 
 
-def markdown(rows: list[list[str]], made: list[dict]) -> str:
+def markdown(rows: list[list[str]], made: list[dict], extra: list[str]) -> str:
     "The table, and what it was made with."
     lines = [HEADER, ["---"] * len(HEADER), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     versions = {", ".join(f"{k} {v}" for k, v in one["versions"].items()) for one in made}
-    command = f"`{' '.join(['python benchmarks/forecasts.py', *sys.argv[1:]])}`"
-    return f"{table}\n\nMade by {command}, with {'; '.join(sorted(versions))}.\n"
+    command = " ".join(["python benchmarks/forecasts.py", *extra])
+    return f"{table}\n\nMade by `{command}`, with {'; '.join(sorted(versions))}.\n"
 
 
-def write_readme(table: str) -> None:
-    "Put the table between its marks in README.md."
+def write_readme() -> None:
+    "Put the table of all that is kept between its marks in README.md."
+    rows, made = [], []
+    for name, horizon in jobs(list(SETTINGS), list(TASKS)):
+        files = sorted(RESULTS.glob(f"{name}_{horizon}_*.json"))
+        if now := [json.loads(file.read_text()) for file in files]:
+            made += now
+            rows.append(row_of(name, TASKS[horizon], now))
     path = ROOT / "README.md"
     before, rest = path.read_text().split(MARKS[0])
+    table = markdown(rows, made, [])
     path.write_text(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{rest.split(MARKS[1])[1]}")
+
+
+def jobs(names: list[str], horizons: list[int]) -> Iterator[tuple[str, int]]:
+    "Sets and the horizons they are judged at."
+    for name in names:
+        judged = SETTINGS[name].horizons.split(",")
+        yield from ((name, horizon) for horizon in horizons if str(horizon) in judged)
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -242,18 +256,22 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
         "sets", nargs="*", metavar="SET", help=f"of {', '.join(SETTINGS)}; default: all"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--horizons", type=int, nargs="+", default=[1, 24, 168], metavar="HOURS")
+    parser.add_argument("--horizons", type=int, nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--again", action="store_true", help="make runs anew that are kept")
     parser.add_argument("--table", action="store_true", help="make no run, arrange what is kept")
     parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
-    parser.add_argument("--readme", action="store_true", help="also write it into README.md")
+    parser.add_argument(
+        "--readme", action="store_true", help="write all that is kept into README.md"
+    )
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     options, extra = parser.parse_args(words[:end]), words[end + 1 :]
     unknown = [name for name in options.sets if name not in SETTINGS]
     if unknown:
         parser.error(f"no set {unknown[0]!r}: use any of {', '.join(SETTINGS)}")
+    if extra and options.readme:
+        parser.error("a run with options of its own is not kept: leave out --readme")
     return options, extra
 
 
@@ -289,20 +307,17 @@ def main() -> int:
         check(options)
         names = list(present(names, options.data))
     rows, made = [], []
-    for name in names:
-        for horizon, task in TASKS.items():
-            wanted = str(horizon) in SETTINGS[name].horizons.split(",")
-            if not (wanted and horizon in options.horizons):
-                continue
-            if not (now := results(name, horizon, options, extra)):
-                continue
+    for name, horizon in jobs(names, options.horizons):
+        if now := results(name, horizon, options, extra):
             made += now
-            rows.append(row_of(name, task, now))
+            rows.append(row_of(name, TASKS[horizon], now))
             if options.out:
-                options.out.write_text(markdown(rows, made))
-            if options.readme:
-                write_readme(markdown(rows, made))
-    print(markdown(rows, made), end="")
+                options.out.write_text(markdown(rows, made, sys.argv[1:]))
+    if not rows:
+        sys.exit("nothing to show: no run is kept, or no data set is there")
+    if options.readme:
+        write_readme()
+    print(markdown(rows, made, sys.argv[1:]), end="")
     return 0
 
 
