@@ -339,7 +339,7 @@ def test_settings_of_several_searches_join_unless_they_contradict(tmp_path):
 
 def test_a_bundle_remembers_the_size_of_its_networks(office, bench, tmp_path):
     split = chronological_split(office, SIMULATED_PLACE, **SPLIT)
-    own = replace(usual_settings("dense", 1, 1, 3), hidden=64, dropout=0.0)
+    own = replace(usual_settings("dense", 1, 1, 3), hidden=64, dropout=0.1)
     made = Forecaster(
         "moe", SIMULATED_PLACE, path=bench.path, experts=("gru", "dense"), epochs=1, batches=3, tuned={"dense": own}
     ).fit(office, split, bench.frame)  # fmt: skip
@@ -358,6 +358,13 @@ def test_a_bundle_remembers_the_size_of_its_networks(office, bench, tmp_path):
 def test_the_default_of_every_network_is_in_the_space(name):
     usual = usual_settings(name, 24, 12, 80)
     assert apply_factors(usual, DEFAULT) == usual and usual.hidden % 8 == 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_hour_ahead_a_search_may_drop_what_the_default_keeps(name):
+    usual = usual_settings(name, 1, 12, 80)
+    more, less = (apply_factors(usual, DEFAULT | {"dropout": factor}) for factor in (2.0, 0.0))
+    assert usual.dropout == less.dropout == 0 and more.dropout == pytest.approx(0.15)
 
 
 # The command

@@ -14,9 +14,9 @@ from .expert import CausalAttention, ExpertNetwork
 
 # %% ../../nbs/36_forecast.attention.ipynb #42e6900b
 class AttentionMemory(nn.Module):
-    "Four heads of causal attention over normalised rows, with dropout 0.2."
+    "Four heads of causal attention over normalised rows."
 
-    def __init__(self, hidden: int, heads: int = 4, dropout: float = 0.2):
+    def __init__(self, hidden: int, heads: int = 4, dropout: float = 0.0):
         super().__init__()
         self.normalise = nn.LayerNorm(hidden)
         self.attention = CausalAttention(hidden, heads)
@@ -31,14 +31,14 @@ class AttentionMemory(nn.Module):
 
 
 class AttentionNetwork(ExpertNetwork):
-    "The Attention expert: hidden 128, 4 heads, dropout 0.2."
+    "The Attention expert: hidden 128, 4 heads."
 
     def __init__(
         self,
         width: int,  # columns of an encoded row
         hidden: int = 128,
         heads: int = 4,
-        dropout: float = 0.2,
+        dropout: float = 0.0,
     ):
         super().__init__(width, hidden, AttentionMemory(hidden, heads, dropout), dropout)
 

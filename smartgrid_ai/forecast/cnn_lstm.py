@@ -59,7 +59,7 @@ class CNNLSTMNetwork(ExpertNetwork):
         width: int,  # columns of an encoded row
         hidden: int = 64,
         filters: tuple[int, int] = (32, 64),
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ):
         super().__init__(width, hidden, ConvolutionMemory(hidden, filters), dropout)
 

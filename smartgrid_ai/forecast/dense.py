@@ -16,7 +16,7 @@ from .expert import ExpertNetwork
 class DenseMemory(nn.Module):
     "A dense layer over the window that ends at each hour."
 
-    def __init__(self, hidden: int, window: int = 48, squeezed: int = 12, dropout: float = 0.1):
+    def __init__(self, hidden: int, window: int = 48, squeezed: int = 12, dropout: float = 0.0):
         super().__init__()
         self.window = window
         self.squeeze = nn.Linear(hidden, squeezed)
@@ -41,7 +41,7 @@ class DenseMemory(nn.Module):
 class DenseNetwork(ExpertNetwork):
     "The dense expert, one hour ahead."
 
-    def __init__(self, width: int, hidden: int = 128, window: int = 48, dropout: float = 0.1):
+    def __init__(self, width: int, hidden: int = 128, window: int = 48, dropout: float = 0.0):
         super().__init__(width, hidden, DenseMemory(hidden, window, dropout=dropout), dropout)
 
 # %% ../../nbs/35_forecast.dense.ipynb #c1cbc99f

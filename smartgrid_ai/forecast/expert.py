@@ -42,7 +42,7 @@ class ExpertNetwork(nn.Module):
         width: int,  # columns of an encoded row
         hidden: int,  # size of the hidden space
         memory: nn.Module,  # (batch, hours, hidden) -> (batch, hours, hidden), causal
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.view = View(width)

@@ -16,7 +16,7 @@ from .expert import ExpertNetwork
 class RecurrentMemory(nn.Module):
     "Two gated recurrent layers."
 
-    def __init__(self, hidden: int, layers: int = 2, dropout: float = 0.1):
+    def __init__(self, hidden: int, layers: int = 2, dropout: float = 0.0):
         super().__init__()
         self.reader = nn.GRU(
             hidden, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
@@ -38,7 +38,7 @@ class GRUNetwork(ExpertNetwork):
         width: int,  # columns of an encoded row
         hidden: int = 64,
         layers: int = 2,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ):
         super().__init__(width, hidden, RecurrentMemory(hidden, layers, dropout), dropout)
 

@@ -47,7 +47,7 @@ class TransformerNetwork(ExpertNetwork):
         heads: int = 4,
         layers: int = 2,
         feed_forward: int = 256,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ):
         stack = [TransformerLayer(hidden, heads, feed_forward, dropout) for _ in range(layers)]
         super().__init__(width, hidden, nn.Sequential(*stack), dropout)
