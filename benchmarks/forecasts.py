@@ -134,8 +134,18 @@ def run(name: str, data: Path, horizon: int, seed: int, extra: list[str]) -> dic
         subprocess.run(judge, check=True, stdout=subprocess.DEVNULL)
         scored = pd.DataFrame(json.loads(result.read_text()))
         scored = scored.merge(held_spans(forecasts, SETTINGS[name].place), on="task")
-    made = {"revision": git_revision(), "versions": package_versions(), "cpu_seconds": seconds}
+    made = {"revision": revision(), "versions": package_versions(), "cpu_seconds": seconds}
     return made | {"seed": seed, "scores": scored.to_dict("records")}
+
+
+def revision() -> str | None:
+    "As `git_revision`; what this script itself writes is no change of the source."
+    told = git_revision()
+    written = [f":(exclude){path}" for path in ("benchmarks/results", "README.md")]
+    status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *written]
+    if told and not subprocess.run(status, cwd=ROOT, check=True, capture_output=True).stdout:
+        return told.removesuffix("-dirty")
+    return told
 
 
 def computing() -> float:
