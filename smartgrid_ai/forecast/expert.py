@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REACH', 'HUBER', 'WILD_HUBER', 'SPREAD_SHARE', 'OUTER', 'Progress', 'LEARNING_RATE', 'TRAINER', 'CATCH_UP', 'CONTEXT',
            'ExpertNetwork', 'causal_bias', 'CausalAttention', 'expert_loss', 'ExpertModule', 'Trained', 'EpochProgress',
-           'ExpertSettings', 'train_expert', 'catch_up_expert', 'forecast_table']
+           'BestWeights', 'ExpertSettings', 'train_expert', 'catch_up_expert', 'forecast_table']
 
 # %% ../../nbs/32_forecast.expert.ipynb #cda56a04
 import logging
@@ -14,8 +14,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -26,7 +24,7 @@ from pytorch_lightning import (
     Trainer,
     seed_everything,
 )
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
@@ -193,7 +191,7 @@ class EpochProgress(Callback):
         self.report, self.stage = report, stage
 
     def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
-        "Called by Lightning once an epoch is validated and its checkpoint written."
+        "Called by Lightning once an epoch is validated and its weights are kept."
         told = trainer.callback_metrics
         kind, error = (
             ("validation", told["val_mae"])
@@ -202,6 +200,19 @@ class EpochProgress(Callback):
         )
         note = f"{kind} error {float(error):.4f}"
         self.report(self.stage, trainer.current_epoch + 1, trainer.max_epochs, note)
+
+# %% ../../nbs/32_forecast.expert.ipynb #6422729e
+class BestWeights(Callback):
+    "Keep the weights with the least validation error."
+
+    kept: tuple[float, dict[str, Tensor]] | None = None  # error, state of the network
+
+    def on_validation_end(self, trainer: Trainer, module: ExpertModule) -> None:
+        "Called by Lightning after the validation rows of an epoch."
+        error = float(trainer.callback_metrics["val_mae"].nan_to_num(float("inf")))
+        if self.kept is None or error < self.kept[0]:
+            state = module.network.state_dict()
+            self.kept = error, {name: values.cpu().clone() for name, values in state.items()}
 
 # %% ../../nbs/32_forecast.expert.ipynb #d7741947
 LEARNING_RATE = 3e-3  # at the height of the cycle
@@ -238,21 +249,22 @@ def train_expert(
     seed: int = 0,
     callbacks: tuple[Callback, ...] = (),  # such as `EpochProgress`
     learning_rate: float = LEARNING_RATE,
-    checkpoints: Path | None = None,  # where to keep them; None = a temporary folder
 ) -> Trained:
     "Train in place; the network ends on the CPU, in eval mode, with its best weights."
-    with TemporaryDirectory() as temporary, _without_chatter():
+    with _without_chatter():
         seed_everything(seed, workers=True, verbose=False)
-        best = ModelCheckpoint(checkpoints or temporary, monitor="val_mae", save_weights_only=True)
-        stop = EarlyStopping("val_mae", patience=patience)
-        trainer = Trainer(max_epochs=epochs, callbacks=[best, stop, *callbacks], **TRAINER)
+        best, stop = BestWeights(), EarlyStopping("val_mae", patience=patience)
+        trainer = Trainer(
+            max_epochs=epochs, callbacks=[best, stop, *callbacks], enable_checkpointing=False, **TRAINER
+        )  # fmt: skip
         module = ExpertModule(network, learning_rate, weight_decay, _corner(data))
         interrupted = _fit(trainer, module, data)
-        if not best.best_model_path:
-            raise KeyboardInterrupt
-        module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+    if best.kept is None:
+        raise KeyboardInterrupt
+    error, weights = best.kept
+    network.load_state_dict(weights)
     network.cpu().eval()
-    return Trained(float(best.best_model_score), trainer.current_epoch, interrupted)
+    return Trained(error, trainer.current_epoch, interrupted)
 
 # %% ../../nbs/32_forecast.expert.ipynb #1b72c68d
 CATCH_UP = 1 / 3  # of the epochs and of the rate of the training
