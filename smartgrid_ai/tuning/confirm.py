@@ -203,8 +203,10 @@ def settings_text(
 ) -> str:
     "The winner's factors and numbers as lines of text."
     best = best_trial(study)
-    factors = ", ".join(f"{LABELS[name]} × {best.params[name]:.2f}" for name in LABELS)
-    lines = [f"best trial {best.number + 1}, error {best.value:.4f}: {factors}"]
+    factors = ", ".join(f"{LABELS[name]} {best.params[name]:.2f}" for name in LABELS)
+    lines = [
+        f"best trial {best.number + 1}, error {best.value:.4f}; where 1 is the default: {factors}"
+    ]
     for name, own in best.user_attrs["settings"].items():
         numbers = ", ".join(
             f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"

@@ -209,5 +209,5 @@ def plot_slices(
             axis.minorticks_off()
         axis.set_title(LABELS[name], color=INK)
     axes[0].set_ylabel("error, residual sizes")
-    figure.supxlabel("factor on the default", fontsize=8, color=SOFT)
+    figure.supxlabel("place in the space, 1 = the default", fontsize=8, color=SOFT)
     return figure
