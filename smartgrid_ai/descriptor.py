@@ -72,7 +72,7 @@ def _counted(names: list[str], width: int) -> list[str]:
 _MEANING = {
     "location": "anchor + forecast[..., 0] * scale, in W",
     "below": "exp(clip(forecast[..., 1], -7, 4)) * scale, in W: distance to the 10 % quantile; above: the same of forecast[..., 2]",
-    "correction": "added to forecast[..., 0]: correction.coefficients of the day ahead and the expert times its parts, which are misses of earlier forecasts, load less location, over scale, at most ±largest, 0 where unknown: of the latest hour, of the same hour a day and a week before, and the mean of the same hour over 14 days, weights halving in half_life_days; days ahead the forecasts of the first day count",
+    "correction": "added to forecast[..., 0]: correction.coefficients of the day ahead and the expert times its parts, which are misses of earlier forecasts, load less location, over scale, at most ±largest, 0 where unknown or issued before any load: of the latest hour, of the same hour a day and a week before, and the mean of the same hour over 14 days, weights halving in half_life_days, unknown misses being 0; days ahead the forecasts of the first day count",
     "moe": "weights of the gate times the experts' outputs, before they become W",
     "quantile": "location + factor * (below where factor < 0, else above); factor from the group's row of grouped.MODEL at the level",
     "group": "24 * (length of conformal.bands * number of the meter in conformal.meter_groups, 0 if it is not there + number of the first of conformal.bands that is not below the horizon) + civil hour; groups that are not there use quantiles",

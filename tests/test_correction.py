@@ -40,6 +40,7 @@ def test_earlier_forecasts_belong_to_the_meter_and_have_all_passed(hours, wanted
     assert ((past < limit) & ((past >= np.repeat(first, wanted.ahead, 0)) | (rows < 0))).all()
     apart = (wanted.target - (wanted.day.repeat(wanted.ahead) - 1) * 24)[:, None] - past
     assert (apart[rows >= 0] % 24 == 0).all()
+    assert np.isfinite(hours.size[earlier.forecasts.origin]).all(), "issued without any load"
 
 
 @settings(max_examples=200, deadline=None)
@@ -55,13 +56,25 @@ def test_both_lists_are_found_in_their_union(first, second):
 
 
 def test_what_is_not_known_counts_as_no_miss_and_a_wild_miss_for_little(hours):
-    wanted = next_days(hours.first[:1] + np.array([0, 24, 24 * 20]))
+    wanted = next_days(hours.first[:1] + np.array([0, 24, 48, 24 * 20]))
     earlier = earlier_forecasts(hours, wanted)
     misses = np.full((len(earlier.forecasts), 2), np.nan)
     misses[:, 1] = 1e9
-    parts = miss_parts(misses, earlier, np.ones(72))
-    assert not parts[:, 0].any() and not parts[:24].any()
-    assert (parts[48:, 1] == LARGEST).all() and (parts[24:48, 1] == [3, 3, 0, 3]).all()
+    parts = miss_parts(misses, earlier, np.ones(96))
+    assert not parts[:, 0].any() and not parts[:48].any()
+    assert (parts[72:, 1] == LARGEST).all() and (parts[48:72, 1] == [3, 3, 0, 3]).all()
+
+
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_the_first_days_of_a_meter_are_no_habit(hours, horizon):
+    "All misses are alike; what is believed of them grows with the days that show them."
+    age = np.array([1, 2, 4, 8, 15]) * 24
+    origin = hours.first[0] + age
+    wanted = next_hours(origin) if horizon == 1 else next_days(origin)
+    earlier = earlier_forecasts(hours, wanted)
+    parts = miss_parts(np.ones((len(earlier.forecasts), 1)), earlier, np.ones(len(wanted)))
+    believed = parts[:: wanted.ahead, 0, 3]
+    assert believed[0] == 0 and (np.diff(believed) > 0.05).all() and believed[-1] == pytest.approx(1)
 
 
 def test_coefficients_that_the_other_weeks_do_not_confirm_are_dropped():

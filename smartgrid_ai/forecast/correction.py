@@ -36,13 +36,10 @@ def miss_parts(
 # %% ../../nbs/34_forecast.correction.ipynb #f25fea85
 def _usual(
     same: np.ndarray,  # (n, days, experts) misses, the latest first
-) -> np.ndarray:  # (n, experts), NaN where nothing is known
-    "Mean miss of the same hour; a week halves the weight."
+) -> np.ndarray:  # (n, experts)
+    "Mean miss of the same hour; a week halves the weight, and an unknown miss is none."
     weight = 0.5 ** (np.arange(same.shape[1]) / HALF_LIFE)
-    known = np.isfinite(same)
-    total = np.einsum("nde,d->ne", np.where(known, same, 0.0), weight)
-    count = np.einsum("nde,d->ne", known, weight)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return np.einsum("nde,d->ne", np.nan_to_num(same), weight / weight.sum())
 
 # %% ../../nbs/34_forecast.correction.ipynb #653c30a7
 ROUNDS = 15  # of weighting

@@ -152,6 +152,7 @@ def earlier_forecasts(
     back = np.r_[within, BLOCK * np.arange(1, DAYS_BACK + 1)]
     origins = wanted.origin[:, None] - back
     inside = origins >= hours.first[wanted.origin][:, None]
+    inside &= np.isfinite(hours.size)[np.maximum(origins, 0)]
     known = np.unique(origins[inside])
     place = np.where(inside, np.searchsorted(known, origins), -1).astype(np.int32)
     return Earlier(Wanted(known, np.ones(len(known), np.int64), wanted.ahead), place, wanted.ahead)
