@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'CALENDAR', 'WATT_NAMES', 'UNITLESS_NAMES', 'WEEK', 'FALLBACKS', 'LEVELS', 'SAME_HOUR', 'ROBUST_SIZES',
-           'TAME', 'DAY_HARMONICS', 'YEAR_HARMONICS', 'CLIP', 'STRUCTURE_NAMES', 'row_scale', 'anchor', 'ratios',
-           'from_ratios', 'fill_gaps', 'Preprocessor', 'usual_size', 'is_tame', 'Encoded', 'calendar_harmonics',
-           'RowEncoder', 'feature_matrix', 'known_covariates', 'covariate_matrix']
+           'TAME', 'CALM', 'WILDEST', 'DAY_HARMONICS', 'YEAR_HARMONICS', 'CLIP', 'STRUCTURE_NAMES', 'row_scale',
+           'anchor', 'ratios', 'from_ratios', 'fill_gaps', 'Preprocessor', 'usual_size', 'is_tame', 'meter_weights',
+           'Encoded', 'calendar_harmonics', 'RowEncoder', 'feature_matrix', 'known_covariates', 'covariate_matrix']
 
 # %% ../nbs/22_scaling.ipynb #261b586c
 from dataclasses import dataclass, field
@@ -182,6 +182,25 @@ def is_tame(
     "Whether misses are near enough to a bell for squared errors; False where there are none."
     known = residual[np.isfinite(residual)]
     return bool(len(known)) and bool(np.abs(known).mean() >= TAME * known.std())
+
+# %% ../nbs/22_scaling.ipynb #8ed251f8
+CALM = 0.5  # power of the inverse mean miss
+WILDEST = 20.0  # times the median, that a mean miss counts for at most, and its inverse at least
+
+
+def meter_weights(
+    residual: np.ndarray,  # (n,) misses in sizes, NaN = unobserved
+    meter: np.ndarray,  # (n,) int, the meter of each
+    meters: int,  # how many there are
+) -> np.ndarray:  # (meters,) with mean 1
+    "What an hour of each meter counts for in training: the more, the less it usually misses. Meters without misses count as the median."
+    known = np.isfinite(residual)
+    count = np.bincount(meter[known], minlength=meters)
+    missed = np.bincount(meter[known], np.abs(residual[known]), minlength=meters)
+    mean = np.divide(missed, count, out=np.full(meters, np.nan), where=missed > 0)
+    middle = np.nanmedian(mean) if np.isfinite(mean).any() else 1.0
+    relative = np.clip(np.where(np.isnan(mean), 1.0, mean / middle), 1 / WILDEST, WILDEST)
+    return relative**-CALM / (relative**-CALM).mean()
 
 # %% ../nbs/22_scaling.ipynb #a659327e
 DAY_HARMONICS, YEAR_HARMONICS = (1, 2, 3, 4, 6), (1, 2)

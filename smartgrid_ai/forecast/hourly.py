@@ -6,7 +6,7 @@
 __all__ = ['YOUNG', 'STRETCH', 'structure_covariates', 'HourlyFrame', 'HourlyPath']
 
 # %% ../../nbs/33_forecast.hourly.ipynb #97e02985
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from smartgrid_ai.scaling import (
     Encoded,
     RowEncoder,
     feature_matrix,
+    meter_weights,
     row_scale,
 )
 from ..structure import StructureModel
@@ -99,6 +100,10 @@ class HourlyFrame:
     def data(self, train: np.ndarray, validation: np.ndarray, batches: int | None, seed: int):
         "The Lightning data of the training and validation rows."
         covariates, table = self.encoder.covariate_columns, self.sequences()
+        misses = torch.where(table.weight > 0, table.target, torch.nan).numpy()
+        meter, meters = self.hours.meter, len(self.hours.meters)
+        counts = torch.from_numpy(meter_weights(misses[train], meter[train], meters)).float()
+        table = replace(table, weight=table.weight * counts[meter])
         begun = NOBODY
         if self.young is not None:
             nothing = np.zeros(len(self.young.hours), bool)
