@@ -74,7 +74,9 @@ def test_the_first_days_of_a_meter_are_no_habit(hours, horizon):
     earlier = earlier_forecasts(hours, wanted)
     parts = miss_parts(np.ones((len(earlier.forecasts), 1)), earlier, np.ones(len(wanted)))
     believed = parts[:: wanted.ahead, 0, 3]
-    assert believed[0] == 0 and (np.diff(believed) > 0.05).all() and believed[-1] == pytest.approx(1)
+    assert (
+        believed[0] == 0 and (np.diff(believed) > 0.05).all() and believed[-1] == pytest.approx(1)
+    )
 
 
 def test_coefficients_that_the_other_weeks_do_not_confirm_are_dropped():

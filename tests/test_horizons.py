@@ -8,7 +8,7 @@ from loads import readings
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.evaluate.backtest import backtest, refit_splits
 from smartgrid_ai.evaluate.schedule import scheduled
-from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
+from smartgrid_ai.forecast.forecaster import Forecaster, fit_path, load_forecaster
 from smartgrid_ai.forecast.paths import new_path
 from smartgrid_ai.forecast.wanted import next_days
 from smartgrid_ai.readings import Place
@@ -391,3 +391,16 @@ def test_a_path_forecasts_the_same_from_any_cut_of_the_past(load, fitted, horizo
     made = fitted["moe", horizon].forecast(frame, wanted)["moe"]
     again = fitted["moe", horizon].predict(load, start=frame.hours.timestamp.iloc[2000])
     np.testing.assert_allclose(made["prediction"], again["prediction"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("horizon", HORIZONS)
+def test_networks_hear_a_calm_meter_beside_a_wild_one(load, split, horizon):
+    wild, rng = load.copy(), np.random.default_rng(0)
+    second = wild["meter_id"] == "meter-1"
+    wild["consumption"] *= np.where(second, rng.lognormal(0, 0.5, len(wild)), 1.0)
+    frame = fit_path(new_path(horizon, PLACE), wild, split)
+    parts = [split.part(frame.hours.timestamp, name) for name in ("train", "validation")]
+    data = frame.data(*parts, 3, 0)
+    for batches in (data.train_dataloader(), data.val_dataloader()):
+        weights = np.unique(np.concatenate([np.unique(weight) for *_, weight in batches]))
+        assert weights[0] == 0 and weights[1] < 0.7 and weights[-1] > 1.3

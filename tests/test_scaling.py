@@ -15,6 +15,7 @@ from smartgrid_ai.scaling import (
     anchor,
     feature_matrix,
     from_ratios,
+    meter_weights,
     ratios,
     row_scale,
 )
@@ -101,3 +102,33 @@ def test_unknown_covariates_are_flagged(table):
 def test_too_little_history_is_named():
     with pytest.raises(DataError, match="'lag_365' is missing in every training row"):
         Preprocessor().fit(feature_matrix(make_features(readings(300))))
+
+
+@given(
+    sizes=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6),
+    unit=st.sampled_from([1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_calmer_a_meter_the_more_its_hours_count(sizes, unit, seed):
+    rng, count = np.random.default_rng(seed), len(sizes)
+    meter = rng.permutation(np.arange(count).repeat(50))
+    misses = rng.normal(size=len(meter)) * np.array(sizes)[meter]
+    misses[rng.random(len(meter)) < 0.1] = np.nan
+    weights = meter_weights(misses * unit, meter, count)
+    mean = np.array([np.nanmean(np.abs(misses[meter == number])) for number in range(count)])
+    assert (
+        weights.mean() == pytest.approx(1) and (np.diff(weights[np.argsort(mean)]) <= 1e-12).all()
+    )
+    np.testing.assert_allclose(weights, meter_weights(misses, meter, count), rtol=1e-9)
+
+
+def test_meters_without_misses_count_as_the_median_and_one_alone_as_one():
+    misses, meter = np.array([1.0, -1.0, 4.0, np.nan, 0.0, 2.0]), np.array([0, 0, 1, 2, 3, 4])
+    weights = meter_weights(misses, meter, 6)
+    assert (
+        weights[2] == weights[3] == weights[5] == weights[4]
+        and weights[0] > weights[4] > weights[1]
+    )
+    assert meter_weights(np.array([np.nan]), np.array([0]), 1) == 1
+    assert meter_weights(np.array([0.3, -7.0]), np.array([0, 0]), 1) == 1
