@@ -7,7 +7,7 @@ Of the 36 buildings of the Cambridge set six, drawn by seed, are left out; a mix
 installed: at each issue the readings given, load and weather, begin 0, 1, 3, 7 or 14 days before it, or a full year.
 The error is the WAPE over all issues and meters, and the number that counts is its ratio to the one with a year. With
 no history the level comes from the caller (`Forecaster.predict(levels=...)`), as from a contract: here the mean of the
-year before the issue. Another line shows what happens when nobody tells it. The last one is no forecast but a bound on what any can do
+year before the issue. Another line shows what happens when nobody tells it. The last one is no forecast but a yardstick for those
 without history: for each of the six the one building of the others that turned out to be most alike in the test year, its load of the very
 hour forecast, at the level told. Issues are five days apart, so that they fall on all weekdays: a day of history says less on a Monday than on a
 Thursday.
@@ -142,9 +142,9 @@ def measure(horizon: int, readings: pd.DataFrame, apart: list[str], options) -> 
         rows.append((horizon, f"{days} days", wape(table), wape(table) / wape(full), f"≤ {target}"))
     table = errors(forecaster, meters, issued, horizon, 0)
     rows.append((horizon, "0 days, level unknown", wape(table), wape(table) / wape(full), ""))
-    bound = most_alike(readings, apart, full)
+    known = most_alike(readings, apart, full)
     rows.append(
-        (horizon, "0 days, most alike building, known afterwards", bound, bound / wape(full), "")
+        (horizon, "0 days, most alike building, known afterwards", known, known / wape(full), "")
     )
     return rows
 

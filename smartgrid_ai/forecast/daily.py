@@ -91,10 +91,8 @@ class OriginBatches(IterableDataset):
 
 # %% ../../nbs/33_forecast.daily.ipynb #27b32214
 MOST_VALIDATED = 1500  # blocks the validation error of an epoch is taken over
-MOST_JUDGED, EACH_JUDGED = (
-    1000,
-    10,
-)  # origins that tell how heavy the tails are, about; of each meter
+MOST_JUDGED = 1000  # origins that tell how heavy the tails are, about
+EACH_JUDGED = 10  # of them for each meter, where that is more
 ROWS_PER_STEP = 300  # training rows for each step of an epoch
 
 
