@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DAY_WAVES', 'WEATHER_LAGS', 'DEGREES', 'NOW', 'KINDS', 'SEASONS', 'YEARLY', 'FOLDS', 'FORTNIGHT', 'PENALTY',
-           'GROUP_ROWS', 'MOST_OF_A_YEAR', 'structure_columns', 'StructureModel']
+           'GROUP_ROWS', 'COMPONENTS', 'STRANGEST', 'MOST_OF_A_YEAR', 'structure_columns', 'StructureModel']
 
 # %% ../nbs/25_structure.ipynb #5f745142
 from dataclasses import dataclass, field
@@ -94,6 +94,8 @@ PENALTY = (
     100.0  # of the squared weights of standardised columns; 30 to 300 differ little on validation
 )
 GROUP_ROWS = 60_000  # hours of all meters the weights of the group are learnt from
+COMPONENTS = 12  # at most; 8 to 16 differ little on validation
+STRANGEST = 3.0  # times the median difference from the group, that a meter's counts for at most
 MOST_OF_A_YEAR = pd.Timedelta(days=300)  # from the first training hour to the last
 
 
@@ -124,7 +126,7 @@ class StructureModel:
         parts = list(zip(hours.bounds[:-1], hours.bounds[1:]))
         level = np.array([_mean_load(hours.load[a:b][observed[a:b]]) for a, b in parts])
         self._standardise(hours, train)
-        self._fit_group(hours, observed, level)
+        gram = self._fit_group(hours, observed, level)
         out, weights = np.zeros(len(hours)), []
         for number, (a, b) in enumerate(parts):
             values, own = self._fit_meter(
@@ -134,6 +136,7 @@ class StructureModel:
             weights.append(own)
         self.meters = hours.meters
         self.state |= {"weights": np.stack(weights).astype(np.float32), "level": level}
+        self._fit_components(np.stack(weights), gram)
         return out
 
     def adopt(
@@ -173,6 +176,17 @@ class StructureModel:
             own = number.get(meter)
             weights = self.state["group"] if own is None else self.state["weights"][own]
             out[a:b] = self._columns(hours, slice(a, b)) @ weights.astype(np.float64)
+        return out
+
+    def differences(
+        self,
+        hours: HourTable,
+    ) -> np.ndarray:  # (rows, COMPONENTS) float32, relative to the mean
+        "What each component would add to the values by the weights of the group."
+        out, number = np.zeros((len(hours), COMPONENTS), np.float32), self.number_of(hours)
+        fold = np.where(number < 0, FOLDS, number % FOLDS)
+        for k, a, b in zip(fold, hours.bounds[:-1], hours.bounds[1:]):
+            out[a:b] = self._columns(hours, slice(a, b)) @ self.state["components"][k].T
         return out
 
     def number_of(
@@ -220,21 +234,29 @@ class StructureModel:
             spread[YEARLY] = np.inf
         self.state["column_std"] = spread
 
-    def _fit_group(self, hours: HourTable, observed: np.ndarray, level: np.ndarray) -> None:
-        "Weights of all meters together; zero where there is but one, which needs no group."
+    def _fit_group(self, hours: HourTable, observed: np.ndarray, level: np.ndarray) -> np.ndarray:
+        "Weights of all meters together, zero where there is but one, which needs no group; returns the mean X'X."
         width = self._columns(hours, slice(int(hours.bounds[0]), int(hours.bounds[0]) + 2)).shape[1]
-        self.state["group"] = np.zeros(width)
-        if len(level) < 2:
-            return
         every = max(int(observed.sum()) // GROUP_ROWS, 1)
-        square, cross = np.zeros((width, width)), np.zeros(width)
+        square, cross, count = np.zeros((width, width)), np.zeros(width), 0
         for number, (a, b) in enumerate(zip(hours.bounds[:-1], hours.bounds[1:])):
             rows = np.flatnonzero(observed[a:b])[number % every :: every]
             columns = self._columns(hours, slice(a, b))[rows]
             target = hours.load[a:b][rows] / level[number] - 1
             square += columns.T @ columns
             cross += columns.T @ target
-        self.state["group"] = _solve(square, cross, PENALTY, np.zeros(width))
+            count += len(rows)
+        alone = len(level) < 2
+        self.state["group"] = (
+            np.zeros(width) if alone else _solve(square, cross, PENALTY, np.zeros(width))
+        )
+        return square / max(count, 1)
+
+    def _fit_components(self, weights: np.ndarray, gram: np.ndarray) -> None:
+        "Components of the meters outside each fold, and at last of all."
+        apart, fold = weights - self.state["group"], np.arange(len(weights)) % FOLDS
+        parts = [_principal_components(apart[fold != k], gram) for k in range(FOLDS + 1)]
+        self.state["components"] = np.stack(parts).astype(np.float32)
 
     def _fit_meter(self, hours, rows: slice, observed, train, level: float):
         "Values of one meter (out of fold where it was trained) and its weights."
@@ -256,6 +278,20 @@ class StructureModel:
 def _mean_load(load: np.ndarray) -> float:
     size = float(np.abs(load).mean()) if len(load) else 0.0
     return size if size > 0 else 1.0
+
+
+def _principal_components(apart: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    "(COMPONENTS, width) weights of the ways in which (meters, width) weights differ; zeros where there are fewer."
+    found = np.zeros((COMPONENTS, apart.shape[1]))
+    if len(apart):
+        variance, axes = np.linalg.eigh(gram)
+        root = axes * np.sqrt(np.maximum(variance, 0.0))
+        length = np.linalg.norm(apart @ root, axis=1)
+        shrunk = np.minimum(STRANGEST * np.median(length) / np.maximum(length, 1e-9), 1.0)
+        apart = apart * shrunk[:, None]
+        share = np.linalg.svd(apart @ root, full_matrices=False)[0][:, :COMPONENTS]
+        found[: share.shape[1]] = share.T @ apart / np.sqrt(len(apart))
+    return found
 
 
 def _matched(weather: np.ndarray, have: tuple[str, ...], want: tuple[str, ...]) -> np.ndarray:

@@ -1,13 +1,19 @@
 """Load by calendar and weather: what a short history may say, and what it must not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from loads import readings
 
-from smartgrid_ai.hours import make_hours
+from smartgrid_ai.hours import WEEKDAY, filled_load, make_hours
+from smartgrid_ai.origins import BLOCK, Gatherer, OriginEncoder
 from smartgrid_ai.readings import Place
-from smartgrid_ai.structure import StructureModel
+from smartgrid_ai.structure import StructureModel, _principal_components
 
 YEAR = 364 * 24  # hours, whole weeks
 
@@ -48,3 +54,83 @@ def test_a_train_part_without_hours_is_no_error(hours):
     model = StructureModel()
     values = model.fit(hours, np.zeros(len(hours), bool))
     assert np.isfinite(values).all() and pd.notna(model.state["level"]).all()
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    "Ten weeks of six meters: three rest at weekends, three do not."
+    load = readings(24 * 70, meters=6, temperature=False)
+    number = load["meter_id"].str.removeprefix("meter-").astype(int)
+    resting = (number < 3) & (load["timestamp"].dt.day_of_week >= 5)
+    load["consumption"] *= np.where(resting, 0.3, 1.0) * (1 + number)
+    return make_hours(load, Place())
+
+
+def encoded(hours):
+    "An encoder that learnt from the first eight weeks, and its table."
+    encoder = OriginEncoder()
+    return encoder, encoder.fit(hours, np.arange(len(hours)) - hours.first < 24 * 56)
+
+
+@pytest.fixture(scope="module")
+def learnt_from_kinds(kinds):
+    return encoded(kinds)
+
+
+def monday_by_monday(hours, table, meter, days):
+    "Mean loads of a late Monday, in sizes of the days before it: expected of a meter so old, and true."
+    rows = np.arange(hours.bounds[meter], hours.bounds[meter + 1])
+    mondays = (hours.calendar[rows, WEEKDAY.start] > 0) & (hours.civil_hour[rows] == 0)
+    origin = torch.from_numpy(rows[mondays][-1:])
+    around = Gatherer(table, origin, origin - BLOCK * days)
+    future = origin[:, None] + torch.arange(BLOCK)
+    return float(around.expected(future).mean()), float((table.load[future] / around.size).mean())
+
+
+@pytest.mark.parametrize("meter", [0, 5])
+@pytest.mark.parametrize("days", [3, 7])
+def test_a_weekend_tells_the_kind_of_a_meter(kinds, learnt_from_kinds, meter, days):
+    expected, true = monday_by_monday(kinds, learnt_from_kinds[1], meter, days)
+    assert expected == pytest.approx(true, rel=0.1)
+
+
+def test_without_a_reading_a_meter_is_its_group(kinds, learnt_from_kinds):
+    table = learnt_from_kinds[1]
+    origin = torch.tensor([int(kinds.bounds[1]) + 24 * 60])
+    shares = Gatherer(table, origin, origin).shares[0, :, 0]
+    assert shares[0] == pytest.approx(1.0) and not shares[1:].any()
+
+
+def test_a_single_meter_has_nobody_to_differ_from(kinds):
+    one = make_hours(readings(24 * 70, temperature=False), Place())
+    encoder, table = encoded(one)
+    assert not table.differences.any()
+    origin = torch.tensor([24 * 60])
+    pretending = Gatherer(table, origin, origin - 48)
+    assert torch.isfinite(pretending.expected(origin[:, None] + torch.arange(24))).all()
+    assert encoder.table(kinds).differences.any(), "other meters may differ as this one does"
+
+
+def test_a_monster_does_not_become_the_first_component():
+    generator = np.random.default_rng(0)
+    apart, gram = generator.normal(size=(30, 40)), np.eye(40)
+    ordinary = np.linalg.norm(_principal_components(apart, gram)[0])
+    apart[7] *= 1e6
+    assert np.linalg.norm(_principal_components(apart, gram)[0]) < 2 * ordinary
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(0, 1e9), min_size=1, max_size=40),
+    st.integers(0, 20 * 24),
+)
+def test_shares_are_finite_whatever_the_first_readings(kinds, learnt_from_kinds, loads, age):
+    encoder, _ = learnt_from_kinds
+    load = np.full(len(kinds), np.nan)
+    load[24 * 30 : 24 * 30 + len(loads)] = loads
+    young = replace(kinds, load=load, filled=filled_load(load), size=load, meters=("new",) * 6)
+    table = encoder.table(young)
+    origin = torch.tensor([24 * 30 + age])
+    around = Gatherer(table, origin)
+    assert torch.isfinite(around.shares).all()
+    assert torch.isfinite(around.expected(origin[:, None] + torch.arange(24))).all()
