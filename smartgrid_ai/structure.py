@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DAY_WAVES', 'WEATHER_LAGS', 'DEGREES', 'NOW', 'KINDS', 'SEASONS', 'YEARLY', 'FOLDS', 'FORTNIGHT', 'PENALTY',
-           'GROUP_ROWS', 'COMPONENTS', 'STRANGEST', 'MOST_OF_A_YEAR', 'structure_columns', 'StructureModel']
+           'GROUP_ROWS', 'COMPONENTS', 'STRANGEST', 'MOST_OF_A_YEAR', 'RARE', 'structure_columns', 'StructureModel']
 
 # %% ../nbs/25_structure.ipynb #5f745142
 from dataclasses import dataclass, field
@@ -97,6 +97,7 @@ GROUP_ROWS = 60_000  # hours of all meters the weights of the group are learnt f
 COMPONENTS = 12  # at most; 8 to 16 differ little on validation
 STRANGEST = 3.0  # times the median difference from the group, that a meter's counts for at most
 MOST_OF_A_YEAR = pd.Timedelta(days=300)  # from the first training hour to the last
+RARE = 4.0  # deviations, that a column reaches at most after less of a year; 3 to 6 differ little
 
 
 @dataclass
@@ -222,7 +223,9 @@ class StructureModel:
         columns = structure_columns(
             hours.calendar[rows], hours.civil_hour[rows], self.standardised(hours, rows), position
         )
-        return columns / self.state.get("column_std", np.ones(columns.shape[1], np.float32))
+        columns = columns / self.state.get("column_std", np.ones(columns.shape[1], np.float32))
+        limit = float(self.state.get("limit", np.inf))
+        return columns if np.isinf(limit) else np.clip(columns, -limit, limit)
 
     def _standardise(self, hours: HourTable, train: np.ndarray) -> None:
         a, b = int(hours.bounds[0]), int(hours.bounds[1])
@@ -230,9 +233,10 @@ class StructureModel:
         spread = columns.std(0) if len(columns) else np.ones(columns.shape[1])
         spread = np.where(spread > 1e-3, spread, 1.0).astype(np.float32)
         stamps = hours.timestamp[train]
-        if not stamps.max() - stamps.min() >= MOST_OF_A_YEAR:
+        short = not stamps.max() - stamps.min() >= MOST_OF_A_YEAR
+        if short:
             spread[YEARLY] = np.inf
-        self.state["column_std"] = spread
+        self.state |= {"column_std": spread, "limit": np.array(RARE if short else np.inf)}
 
     def _fit_group(self, hours: HourTable, observed: np.ndarray, level: np.ndarray) -> np.ndarray:
         "Weights of all meters together, zero where there is but one, which needs no group; returns the mean X'X."

@@ -134,3 +134,15 @@ def test_shares_are_finite_whatever_the_first_readings(kinds, learnt_from_kinds,
     around = Gatherer(table, origin)
     assert torch.isfinite(around.shares).all()
     assert torch.isfinite(around.expected(origin[:, None] + torch.arange(24))).all()
+
+
+def test_weather_never_met_does_not_explode():
+    "Six weeks with one mild weekend hour, then heat: the structure does not add up tens of loads."
+    load = readings(24 * 70, temperature=True)
+    clock = load["timestamp"]
+    cold = clock < clock.iloc[0] + pd.Timedelta(weeks=6)
+    load["temperature"] = np.where(cold, 2.0, 38.0)
+    mild = clock == clock[clock.dt.day_of_week == 6].iloc[14]
+    load.loc[mild, "temperature"] = 21.0
+    hours = make_hours(load, Place())
+    assert np.abs(learnt(hours, 42)).max() < 4
