@@ -224,7 +224,7 @@ class StructureModel:
             hours.calendar[rows], hours.civil_hour[rows], self.standardised(hours, rows), position
         )
         columns = columns / self.state.get("column_std", np.ones(columns.shape[1], np.float32))
-        limit = float(self.state.get("limit", np.inf))
+        limit = self.state.get("limit", np.array([np.inf]))[0]
         return columns if np.isinf(limit) else np.clip(columns, -limit, limit)
 
     def _standardise(self, hours: HourTable, train: np.ndarray) -> None:
@@ -236,7 +236,7 @@ class StructureModel:
         short = not stamps.max() - stamps.min() >= MOST_OF_A_YEAR
         if short:
             spread[YEARLY] = np.inf
-        self.state |= {"column_std": spread, "limit": np.array(RARE if short else np.inf)}
+        self.state |= {"column_std": spread, "limit": np.array([RARE if short else np.inf])}
 
     def _fit_group(self, hours: HourTable, observed: np.ndarray, level: np.ndarray) -> np.ndarray:
         "Weights of all meters together, zero where there is but one, which needs no group; returns the mean X'X."
