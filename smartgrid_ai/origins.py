@@ -290,13 +290,13 @@ class OriginEncoder:
         rows = torch.from_numpy(generator.permutation(rows.numpy())[:TRIED_ORIGINS])
         history = torch.from_numpy(young_history(generator, len(rows)))
         first = torch.maximum(rows - history, table.first[rows])
-        one, largest = torch.ones(len(rows), 1, dtype=torch.long), table.noise / NOISES[-1]
+        one, variance = torch.ones(len(rows), 1, dtype=torch.long), table.noise / NOISES[-1]
         future, missed = rows[:, None] + torch.arange(BLOCK), []
         for factor in NOISES:
-            around = Gatherer(replace(table, noise=factor * largest), rows, first)
+            around = Gatherer(replace(table, noise=factor * variance), rows, first)
             miss = table.load[future] / around.size - known_columns(around, future, one).normalised
             missed.append(float((miss.abs() * table.seen[future]).sum()))
-        self.state["noise"] = np.array([NOISES[int(np.argmin(missed))] * largest])
+        self.state["noise"] = np.array([NOISES[int(np.argmin(missed))] * variance])
         return float(self.state["noise"][0])
 
     def _fit_state(self, table: OriginTable, around: Gatherer, rows: Tensor, known: Known) -> None:
