@@ -65,6 +65,34 @@ def test_a_plain_fault_is_called_by_its_name(kind):
     assert likeliest(described(*CHANGES[kind])) == kind
 
 
+@pytest.mark.parametrize("hours", [1, 2, 6, 30])
+def test_a_thousandfold_reading_is_a_unit_error_from_the_first_hour(hours):
+    chances = kind_probabilities(described(lambda load: 1000 * load, hours))
+    assert chances["unit_error"] == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(factor=st.floats(-3, 30), hours=st.integers(1, 80), seed=st.integers(0, 1000))
+def test_no_kind_is_named_that_the_numbers_contradict(factor, hours, seed):
+    noise = np.random.default_rng(seed).normal(1, 0.1, len(LOAD))
+    found = described(lambda load: factor * load * noise, hours)
+    chances, more = kind_probabilities(found), found["typical_load"] >= found["typical_expected"]
+    if more:
+        assert chances["theft"] == chances["generation"] == chances["reversed_meter"] == 0
+    if found["peak_load"] < found["peak_expected"]:
+        assert chances["spike"] == 0
+
+
+def test_a_sentence_tells_the_fault_and_not_the_hours_of_the_alarm_behind_it():
+    broken = LOAD.copy()
+    broken[-20:-12] = 0
+    found = describe_run(broken, EXPECTED, SCALE, len(LOAD) - 20, CIVIL)
+    assert found["strange_hours"] == 8 and found["usual_again"] == 12
+    sentence = kind_sentence(kind_probabilities(found), found)
+    assert "reports 0 W for 8 hours" in sentence
+    assert sentence.endswith("; as expected again for 12 hours.")
+
+
 def test_the_grid_speaks_through_its_own_channels():
     voltage, frequency = np.full(len(LOAD), 231.0), np.full(len(LOAD), 50.01)
     sag, low = voltage.copy(), frequency.copy()

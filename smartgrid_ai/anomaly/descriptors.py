@@ -75,11 +75,18 @@ class Stretch:
     scale: np.ndarray  # (n,), W
     hour: np.ndarray  # (n,), civil, 0–23
     shifted: np.ndarray  # (n, lags), W, the expected load of LAGS hours earlier, NaN = unknown
+    ago: np.ndarray  # (n,), hours before the present one
 
     @property
     def residual(self) -> np.ndarray:
         "(n,), in scales."
         return (self.load - self.expected) / self.scale
+
+    @property
+    def strange(self) -> np.ndarray:
+        "(n,) bool: two scales off and more, or the one that is furthest off."
+        far = np.abs(self.residual)
+        return far >= min(2.0, far.max())
 
     @property
     def ratio(self) -> np.ndarray:
@@ -103,7 +110,8 @@ def cut_out(
     source = at[:, None] - LAGS
     inside = (source >= 0) & (source < len(load))
     shifted = np.where(inside, expected[np.where(inside, source, 0)], np.nan)
-    return Stretch(load[at], expected[at], scale[at], civil_hour[at], shifted)
+    ago = len(load) - 1 - at
+    return Stretch(load[at], expected[at], scale[at], civil_hour[at], shifted, ago)
 
 # %% ../../nbs/46_anomaly.descriptors.ipynb #b0d25b1a
 def _fitted(columns: np.ndarray, target: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -153,8 +161,7 @@ def _shape(
     one: Stretch,
     steps: np.ndarray,  # (hours of the span,), change since the hour before, NaN = unknown
 ) -> dict[str, float]:
-    strangeness, ratio = cost(one.residual), one.ratio
-    strange = np.abs(one.residual) >= min(2.0, np.abs(one.residual).max())
+    strangeness, ratio, strange = cost(one.residual), one.ratio, one.strange
     weight = strangeness[strange] + 1e-9
     weight = weight / weight.sum()
     middle = float(np.median(ratio[strange]))
@@ -176,8 +183,20 @@ def _shape(
         "zero": float(weight @ (parts < 2e-4)),
         "thousandth": float(weight @ thousandth),
         "same": float(np.mean(steps == 0)) if one.load.any() else 0.0,
+    }
+
+# %% ../../nbs/46_anomaly.descriptors.ipynb #00fc4172
+def _told(one: Stretch) -> dict[str, float]:
+    far = np.abs(one.residual)
+    strange, top = one.strange & (far >= far.max() / 4), int(np.argmax(far))
+    ago = one.ago[strange]
+    return {
         "typical_load": float(np.median(one.load[strange])),
         "typical_expected": float(np.median(one.expected[strange])),
+        "peak_load": float(one.load[top]),
+        "peak_expected": float(one.expected[top]),
+        "strange_hours": float(ago[0] - ago[-1] + 1),
+        "usual_again": float(ago[-1]),
     }
 
 # %% ../../nbs/46_anomaly.descriptors.ipynb #a6c4e2af
@@ -251,8 +270,10 @@ def describe_run(
     """What the alarm that lasts until the last hour given looks like.
 
     Some are there to be told, not to decide: the medians `typical_load` and `typical_expected` of the
-    strange hours in W, `lag` in hours (positive = late); of how many meters (`fleet`) how many deviate the
-    same way (`companions`, both with this one) and what they read over what was expected (`common_ratio`).
+    strange hours in W, the strangest hour's `peak_load` and `peak_expected`, how many hours there are from the first
+    strange one to the last (`strange_hours`) and since then (`usual_again`), `lag` in hours (positive = late); of how
+    many meters (`fleet`) how many deviate the same way (`companions`, both with this one) and what they read over
+    what was expected (`common_ratio`).
     """
     first = max(first, len(load) - WEEK)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -271,4 +292,5 @@ def describe_run(
     }
     shape = _shape(one, steps)
     alone = {"alone": shape["small"] * (1 - grid["together"])}
-    return shape | _gains(one) | grid | alone | _companions(one, fleet, ratio)
+    told = _told(one) | _companions(one, fleet, ratio)
+    return shape | _gains(one) | grid | alone | told

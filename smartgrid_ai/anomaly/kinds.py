@@ -39,12 +39,14 @@ class KindModel:
     def probabilities(
         self,
         rows: np.ndarray,  # (n, descriptors)
-        prior: np.ndarray | None = None,  # (answers,), how common each is; None = all alike
+        prior: np.ndarray
+        | None = None,  # (answers,), how common each is, 0 = impossible; None = all alike
     ) -> np.ndarray:  # (n, answers), rows sum to 1
         "Of every answer for every row."
         logit = ((rows - self.centre) / self.spread) @ self.weights.T + self.intercept
         if prior is not None:
-            logit = logit + np.log(prior)
+            with np.errstate(divide="ignore"):
+                logit = logit + np.log(prior)
         logit = np.exp(logit - logit.max(axis=1, keepdims=True))
         return logit / logit.sum(axis=1, keepdims=True)
 
@@ -76,9 +78,8 @@ def kind_model() -> KindModel:
     return KindModel(names, *map(np.array, (*numbers, intercept, rows)))
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #ef457666
-def _prior(prior: Mapping[str, float] | None) -> np.ndarray | None:
-    if prior is None:
-        return None
+def _prior(prior: Mapping[str, float] | None) -> np.ndarray:
+    prior = prior or {}
     wrong = [name for name in prior if name not in ANSWERS]
     if wrong:
         raise DataError(f"unknown kind {wrong[0]!r} in the prior: use {', '.join(ANSWERS)}")
@@ -88,6 +89,25 @@ def _prior(prior: Mapping[str, float] | None) -> np.ndarray | None:
     return weights
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #89ea3cbd
+THOUSANDFOLD = 100.0  # times the expected load
+
+
+def _possible(descriptors: Mapping[str, float]) -> np.ndarray:
+    "(answers,) bool: the kinds that the numbers of an alarm do not contradict."
+    load, expected = descriptors["typical_load"], descriptors["typical_expected"]
+    if descriptors["thousandth"] > 0.5 and abs(load) > THOUSANDFOLD * abs(expected):
+        return np.array([answer == "unit_error" for answer in ANSWERS])
+    contradicted = {
+        "spike": descriptors["peak_load"] <= descriptors["peak_expected"],
+        "drop_out": abs(load) >= abs(expected),
+        "theft": abs(load) >= abs(expected),
+        "unit_error": descriptors["thousandth"] == 0,
+        "reversed_meter": load >= expected,
+        "generation": load >= expected,
+    }
+    return np.array([not contradicted.get(answer, False) for answer in ANSWERS])
+
+# %% ../../nbs/47_anomaly.kinds.ipynb #29e63bac
 def kind_probabilities(
     descriptors: Mapping[str, float],  # of `describe_run`
     prior: Mapping[str, float] | None = None,  # how common a kind is; left out = 1
@@ -97,7 +117,7 @@ def kind_probabilities(
         return {UNKNOWN: 1.0} | dict.fromkeys(FAULTS, 0.0)
     model = kind_model()
     row = np.array([[descriptors[name] for name in model.names]])
-    shares = model.probabilities(row, _prior(prior))[0]
+    shares = model.probabilities(row, _prior(prior) * _possible(descriptors))[0]
     return {ANSWERS[i]: float(shares[i]) for i in np.argsort(-shares, kind="stable")}
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #5daadc45
