@@ -53,6 +53,13 @@ def calm() -> pd.DataFrame:
     return judged(office())
 
 
+def test_a_meter_that_never_changes_is_not_alarmed_for_weeks_by_one_odd_night():
+    load = np.full(24 * 140, 5.0)
+    load[TRAIN + 200 : TRAIN + 206] = 9.0
+    alarm = judged(load)["alarm"].to_numpy()
+    assert alarm[200:206].all() and alarm.sum() <= 12
+
+
 # The calendar
 
 
