@@ -67,6 +67,19 @@ def test_joining_keeps_what_the_scores_say_and_an_hour_shown_twice():
     assert joined["label"].tolist() == [False, False, True] and "order" not in joined
 
 
+def test_labels_may_be_spelled_otherwise_and_sound_hours_may_have_a_word():
+    time = pd.date_range("2024-10-01", periods=4, freq="h", tz="UTC")
+    words = ["none", "Drop-out", "OK", "squirrel"]
+    readings = pd.DataFrame({"meter_id": "a", "timestamp": time, "consumption": 1.0, "fault": words})  # fmt: skip
+    scores = pd.DataFrame({"model": "m", "series": "a", "timestamp": time, "score": 1.0, "alarm": True, "kind": "drop_out"})  # fmt: skip
+    joined = alarms.join_readings(scores, readings)
+    assert joined["fault"].tolist() == ["", "drop_out", "", "squirrel"]
+    assert joined["label"].tolist() == [False, True, False, True]
+    told = kinds.confusion_findings(joined)
+    assert "Of 1 faults found, **1** are called by their right name" in told[0]
+    assert "squirrel" in told[-1] and "unit_error" in told[-1]
+
+
 @pytest.mark.parametrize("faults, flagged, said", [
     ([], [], "every alarm is false"),
     ([(5, 9, "theft")], [], "It raises no alarm; it finds **0 of 1 faults**, and"),

@@ -116,7 +116,8 @@ def alarm_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="FILE",
-        help="what was given to smartgrid detect; with labels if there are",
+        help="what was given to smartgrid detect; a column label (0 or 1), or fault (names such as drop_out, theft, unit_error; "
+        "empty = none) tells which alarms were real",
     )
     reading_options(group)
 

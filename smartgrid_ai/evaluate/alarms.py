@@ -11,6 +11,7 @@ __all__ = ['BEARABLE', 'TIME_UNITS', 'join_readings', 'subject_detector', 'alarm
 import numpy as np
 import pandas as pd
 
+from ..data.faults import fault_names
 from .detection import detector_metrics, events
 from .style import label_of, number_text, percent_text, power_texts
 from .verdict import Verdict
@@ -26,7 +27,7 @@ def join_readings(
     known = readings.rename(columns={"meter_id": "series"})
     known = known[[c for c in (*key, "consumption", "label", "fault") if c in known]]
     if "fault" in known:
-        known = known.assign(fault=known["fault"].fillna(""))
+        known = known.assign(fault=fault_names(known["fault"]))
     if "label" not in known and "fault" in known:
         known = known.assign(label=known["fault"] != "")
     known = known.assign(order=known.groupby(key).cumcount())

@@ -9,6 +9,7 @@ __all__ = ['MISSED', 'UNNAMED', 'SOUND', 'kind_recall', 'kind_findings', 'named_
 # %% ../../nbs/57_evaluate.kinds.ipynb #6dfe4fe2
 import pandas as pd
 
+from ..data.faults import FAULTS
 from .alarms import fault_runs, kind_text
 from .detection import events
 from .style import percent_text
@@ -67,9 +68,9 @@ def named_events(
 def found_events(
     rows: pd.DataFrame,  # as for `named_events`
 ) -> pd.DataFrame:  # as `named_events`, those faults alone that have an alarm; and right (bool)
-    "Faults of a known kind that were found, and whether they were called by their name."
+    "Faults of the twelve kinds that were found, and whether they were called by their name."
     named = named_events(rows)
-    found = named[(named["fault"] != SOUND) & (named["kind"] != MISSED)]
+    found = named[named["fault"].isin(FAULTS) & (named["kind"] != MISSED)]
     return found.assign(right=found["fault"] == found["kind"])
 
 
@@ -115,9 +116,9 @@ def confusion_findings(
     "How often the name is right, how sure it claimed to be, and what is mistaken for what."
     if confusion(rows).empty:
         return ["The detector named no kinds, or they are not known, so nothing can be said of its names."]  # fmt: skip
-    found = found_events(rows)
+    found, foreign = found_events(rows), _foreign_names(rows)
     if found.empty:
-        return ["No fault of a known kind was found, so none was named."]
+        return ["No fault of a known kind was found, so none was named.", *foreign]
     right = found["right"]
     out = [f"Of {len(found)} faults found, **{int(right.sum())}** are called by their right name ({percent_text(100 * right.mean())})."]  # fmt: skip
     if found["probability"].notna().any():
@@ -127,4 +128,15 @@ def confusion_findings(
         fault, kind = wrong.index[0]
         taken = "left without a name" if kind == UNNAMED else f"taken for {kind_text(kind)}"
         out.append(f"The most frequent mistake: {kind_text(fault)} {taken} ({wrong.iloc[0]} of {len(found[found['fault'] == fault])}).")  # fmt: skip
-    return out
+    return out + foreign
+
+
+def _foreign_names(rows: pd.DataFrame) -> list[str]:
+    "Labels that no alarm can be given, in words; nothing if there are none."
+    foreign = sorted(set(rows["fault"]) - {"", *FAULTS})
+    if not foreign:
+        return []
+    return [
+        f"Not judged by name, since they are none of the kinds that an alarm is called by: {', '.join(foreign)}. "
+        f"Those kinds are {', '.join(FAULTS)}."
+    ]
