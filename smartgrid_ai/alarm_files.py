@@ -202,11 +202,13 @@ def alarm_artefacts(
 
 # %% ../nbs/83_alarm_files.ipynb #2043e791
 def _origin(scores: str, source: Source, judged: pd.DataFrame) -> dict:
-    data = {"source": source.name, "scores": Path(scores).name, "rows": len(judged)}
+    rows = int(judged["model"].value_counts().max())
+    data = {"source": source.name, "scores": Path(scores).name, "rows": rows}
     data |= {"meters": int(judged["series"].nunique()), "models": int(judged["model"].nunique())}
     data |= {"start": judged["timestamp"].min().isoformat(), "end": judged["timestamp"].max().isoformat()}  # fmt: skip
     for name, path in (("sha256", source.data), ("sha256 of the scores", scores)):
         with Path(path).open("rb") as file:
             data[name] = hashlib.file_digest(file, "sha256").hexdigest()
     said = {"unit": source.unit or "as found", "clock": source.clock, "timezone": source.place.timezone}  # fmt: skip
+    said |= {"country": source.place.country or "not told", "subdivision": source.place.subdivision or "not told"}  # fmt: skip
     return {"data": data, "parameters": said, "versions": package_versions(), "git_revision": git_revision()}  # fmt: skip

@@ -206,6 +206,10 @@ def test_labels_go_the_way_of_the_readings(own):
     assert (found.readings["consumption"] == 1500).all() and found.quantity == ""
     assert len(alarms.join_readings(found.scores, found.readings)) == 20
     assert len(found.provenance["data"]["sha256 of the scores"]) == 64
+    assert found.provenance["parameters"]["country"] == "not told"
+    twice = pd.read_csv(own.scores)
+    pd.concat([twice, twice.assign(model="other")]).to_csv(own.scores, index=False)
+    assert alarm_artefacts(own.scores, own.source).provenance["data"]["rows"] == 20
 
 
 def test_files_that_do_not_belong_together_are_refused(own):
