@@ -91,7 +91,7 @@ def run_validate(options: argparse.Namespace) -> int:
         raise DataError(
             "--remove and --repair change readings: name a file for the result with --out"
         )
-    check_output(options.out)
+    check_output(options.out, read=(options.data,))
     readings = read(source_of(options))
     report = validate(readings)
     print(report)
@@ -147,7 +147,7 @@ def run_detect(options: argparse.Namespace) -> int:
     from smartgrid_ai.anomaly.series import read_series
     from smartgrid_ai.data.tables import write_table
 
-    check_output(options.out)
+    check_output(options.out, read=(options.data, options.calibrate))
     source = source_of(options)
     frame = read_series(options.data) if has_series(options.data) else read(source)
     chosen = (names(options.models, ()), options.seed, sys.stderr.isatty(), source.place)

@@ -114,8 +114,9 @@ def check_folder(
 def check_output(
     path: str | None,  # a file to be written; None = nothing to check
     suffixes: tuple[str, ...] = TABLES,  # what its name may end in; () = anything
+    read: tuple[str | None, ...] = (),  # files that are read and must stay as they are; None = none
 ) -> None:
-    "`DataError` unless a file of that name can be written."
+    "`DataError` unless a file of that name can be written, and is none of those that are read."
     if path is None:
         return
     if suffixes and not path.endswith(suffixes):
@@ -123,6 +124,9 @@ def check_output(
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder: name a file")
     check_folder(Path(path).parent)
+    for source in filter(None, read):
+        if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
+            raise DataError(f"{path} is the file that is read, {source}: name another file for the result")  # fmt: skip
 
 # %% ../../nbs/83_commands.options.ipynb #fca9877e
 UNITS = ("W", "kW", "MW", "GW", "Wh", "kWh", "MWh", "GWh")
