@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'UNITS', 'say', 'Progress', 'add_command', 'positive', 'names', 'check_folder', 'check_output',
-           'source_options', 'reading_options', 'source_of', 'read', 'sample_of', 'read_sample', 'split_options',
-           'training_options', 'dates_of', 'settings_of']
+           'source_options', 'reading_options', 'source_of', 'read', 'tell', 'sample_of', 'read_sample',
+           'split_options', 'training_options', 'dates_of', 'settings_of']
 
 # %% ../../nbs/83_commands.options.ipynb #0ba4243f
 import argparse
@@ -197,9 +197,21 @@ def source_of(options: argparse.Namespace):
 
 def read(source, seed: int = 0):
     "Readings of a source; whatever had to be assumed is said once."
-    readings = source.read(seed)
+    return tell(source.read(seed), source)
+
+
+def tell(
+    readings,  # canonical, of a source
+    source,
+):  # the same
+    "Say what had to be assumed; `DataError` when nothing is left of a file because of its --step."
     for note in readings.attrs.get("notes", []):
         say(f"note: {note}")
+    if source.step and len(readings) and not readings["consumption"].notna().any():
+        raise DataError(
+            f"{source.name}: read in steps of {source.step} not one hour is complete: leave --step out, or give the "
+            "distance of the rows in the file"
+        )
     return readings
 
 # %% ../../nbs/83_commands.options.ipynb #d3b24c01
