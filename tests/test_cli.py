@@ -215,6 +215,16 @@ IN_THE_OUTPUT = [
         "backtest meters.csv --unit kW --models persistence --json in_the_way/x.json",
         "in_the_way choose another",
     ),
+    ("validate short.csv --unit kW --out ./short.csv", "./short.csv read another"),
+    ("detect short.csv --unit kW --out ./short.csv", "short.csv read another"),
+    (
+        "detect meters.csv --unit kW --calibrate short.csv --out short.csv",
+        "short.csv read another",
+    ),
+    ("predict short.csv --unit kW --out short.csv", "short.csv read another"),
+    ("backtest short.csv --unit kW --forecasts short.csv", "short.csv read another"),
+    ("backtest short.csv --unit kW --json short.csv", "short.csv read another"),
+    ("run --data short.csv --unit kW --forecasts short.csv --no-serve", "short.csv read another"),
 ]
 
 
@@ -223,6 +233,15 @@ def test_a_mistake_is_one_line_that_names_it_and_the_mend(line, named, capsys):
     assert call(*line.split()) == 2
     error = the_one_line(capsys.readouterr().err)
     assert [word for word in named.split() if word not in error] == []
+
+
+def test_a_file_that_is_read_stays_as_it_is(capsys):
+    before = Path("short.csv").read_bytes()
+    Path("the_same.csv").symlink_to("short.csv")
+    for name in ("short.csv", "the_same.csv"):
+        assert call("validate", "short.csv", "--unit", "kW", "--out", name) == 2
+        assert "name another file for the result" in capsys.readouterr().err
+    assert Path("short.csv").read_bytes() == before
 
 
 def test_the_installed_command_ends_with_two_on_a_mistake():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smartgrid_ai.anomaly.calibration import surprise_of, unit_score
 from smartgrid_ai.anomaly.detect import lasting
-from smartgrid_ai.anomaly.judgements import calibrate_scores
+from smartgrid_ai.anomaly.judgements import SHIFT, USUAL_LINE, calibrate_scores
 from smartgrid_ai.errors import DataError
 
 
@@ -47,8 +47,51 @@ def test_the_order_of_scores_stays_and_the_alarm_is_at_one_half(seed, shift):
 
 def test_the_line_lies_between_what_was_called_usual_and_what_was_called_an_anomaly():
     table, label = example(1, 25)
+    label[(label == 0) & (surprise_of(table["score"].to_numpy()) > USUAL_LINE + SHIFT)] = np.nan
+    assert table["alarm"][label == 0].any()
     moved = calibrate_scores(table, label)
     assert moved["alarm"][label == 1].all() and not moved["alarm"][label == 0].any()
+
+
+def settling(seed: int, quiet: int) -> tuple[pd.DataFrame, np.ndarray]:
+    "Real alarms, and rightly as usual the hours after them, which look stranger still."
+    random = np.random.default_rng(seed)
+    real, after = 5 + random.exponential(8, 10), np.exp(random.normal(3, 1, 10)) + 5
+    usual = random.exponential(1, quiet)
+    unseen = random.exponential(6, 200)
+    surprise = np.r_[real, after, usual, unseen]
+    return scores(surprise), np.r_[np.ones(10), np.zeros(10 + quiet), np.full(200, np.nan)]
+
+
+@pytest.mark.parametrize("quiet", [0, 5, 20])
+@pytest.mark.parametrize("seed", range(10))
+def test_honest_labels_never_silence_the_detector(seed, quiet):
+    table, label = settling(seed, quiet)
+    moved = calibrate_scores(table, label)
+    assert moved["alarm"][label == 1].sum() >= table["alarm"][label == 1].sum() / 2
+    line = surprise_of(table["score"].to_numpy())[moved["alarm"]].min()
+    assert USUAL_LINE - SHIFT < line and moved["alarm"].any()
+    tenfold = surprise_of(table["score"].to_numpy()) > USUAL_LINE + SHIFT
+    assert moved["alarm"][tenfold].all()
+    cost = [
+        2 * (~alarm & (label == 1)).sum() + (alarm & (label == 0)).sum()
+        for alarm in (table["alarm"], moved["alarm"])
+    ]
+    assert cost[1] <= cost[0]
+
+
+def test_labels_that_agree_with_the_line_leave_it_and_the_counts_are_told():
+    table = scores(np.r_[np.full(5, 9.0), np.full(4, 4.0), np.full(3, 4.8)])
+    label = np.r_[np.ones(5), np.zeros(4), np.full(3, np.nan)]
+    kept = calibrate_scores(table, label)
+    pd.testing.assert_frame_equal(kept, table, check_flags=False)
+    (note,) = kept.attrs["notes"]
+    assert "default keeps its alarm line at a surprise of 4.6" in note
+    label[-3:] = 0
+    (note,) = calibrate_scores(table, label).attrs["notes"]
+    assert note.endswith(
+        "Of 12 labels used, 5 of 5 anomalies raise an alarm, before 5; 0 of 7 usual rows, before 3"
+    )
 
 
 def test_each_model_has_its_own_line_and_one_that_is_contradicted_keeps_its_own():

@@ -18,7 +18,7 @@ from .fleet import FleetJudge
 from .load import OTHERS, LoadJudge, early_and_late, judge_together
 from .neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from .rows import READING_NAMES, reading_rows
-from .series import WINDOWS, Signal, judgeable, window_rows
+from .series import TRAIN_SHARE, WINDOWS, Signal, judgeable, window_rows
 from .single import LEAST_ROWS, SingleDetector
 from .univariate import univariate_scores
 from ..readings import DataError, Place
@@ -123,14 +123,43 @@ def _window_scores(signal: Signal, models: tuple[str, ...], seed: int) -> pd.Dat
     return _judged(_textbook(rows[signal.train], names, models, seed, min(WINDOWS)), rows)
 
 # %% ../../nbs/46_anomaly.detect.ipynb #aa72746e
-def _check_models(models: tuple[str, ...], series: list[Signal]) -> None:
+LEAST_DAYS = 21  # to learn from: three weeks
+
+
+def _too_short(signal: Signal) -> bool:
+    "True for what would be a load if there were more of it."
+    return len(signal.channels) == 1 and signal.step_hours == 1.0 and not signal.is_load
+
+
+def _history(signal: Signal, marked: bool) -> str:
+    "How much there is to learn from, and how much it takes."
+    part = "what is marked split = train" if marked else f"the first {TRAIN_SHARE:.0%}"
+    return (
+        f"series {signal.name} has {len(signal.train) / 24:.0f} days, and only {part}, {signal.train.sum() / 24:.1f} "
+        f"days, is learned from; an hourly load takes {LEAST_DAYS} of those: give {LEAST_DAYS / TRAIN_SHARE:.0f} days or "
+        f"more, or mark the first {LEAST_DAYS} or more split = train"
+    )
+
+
+def _notes_on_short(series: list[Signal], marked: bool) -> list[str]:
+    short = [signal for signal in series if _too_short(signal)]
+    if not short:
+        return []
+    more = f" (and {len(short) - 1} more that are too short)" if len(short) > 1 else ""
+    told = f"judged as a general series, without expectation and kind of alarm{more}"
+    return [f"{_history(short[0], marked)}. Until then it is {told}"]
+
+# %% ../../nbs/46_anomaly.detect.ipynb #38a4d057
+def _check_models(models: tuple[str, ...], series: list[Signal], marked: bool) -> None:
     unknown = [name for name in models if name not in KNOWN_MODELS]
     if unknown:
         raise DataError(f"unknown detector {unknown[0]!r}: use one of {', '.join(KNOWN_MODELS)}")
-    others = [signal.name for signal in series if not signal.is_load]
+    others = [signal for signal in series if not signal.is_load]
+    if "residual" in models and others and _too_short(others[0]):
+        raise DataError(f"{_history(others[0], marked)}; residual judges only such loads")
     if "residual" in models and others:
         raise DataError(
-            f"series {others[0]} is no hourly load with three weeks to learn from, and residual judges "
+            f"series {others[0].name} is no hourly load with three weeks to learn from, and residual judges "
             "only those: leave residual out, or the series"
         )
 
@@ -170,8 +199,9 @@ def detect(
     from tqdm import tqdm
 
     series, notes = judgeable(frame)
-    _check_models(models, series)
-    wanted, parts = models or MODELS, []
+    _check_models(models, series, "split" in frame)
+    notes += _notes_on_short(series, "split" in frame)
+    wanted, parts = tuple(dict.fromkeys(models)) or MODELS, []
     loads = [signal for signal in series if signal.is_load]
     described = cache(lambda: _load_scores(loads, wanted, seed))
     judged = cache(lambda: _judged_loads(loads, frame, place))
@@ -181,12 +211,23 @@ def detect(
         except DataError as error:
             notes.append(f"series {signal.name} left out: {error}")
     if not parts:
-        raise DataError(notes[0] if notes else "every row is marked split = train: there is nothing to score")  # fmt: skip
+        lost = [note for note in notes if "left out" in note]
+        raise DataError(lost[0] if lost else _nothing_left(frame))
     table = _table(parts, frame, wanted, only_lasting)
     table.attrs["notes"] = notes
     return table
 
 # %% ../../nbs/46_anomaly.detect.ipynb #e35371d5
+def _nothing_left(frame: pd.DataFrame) -> str:
+    "Why there is not one row to score."
+    if "split" in frame:
+        return "every row is marked split = train: there is nothing to score; mark later rows otherwise"
+    return (
+        f"{len(frame)} rows are too few: the first {TRAIN_SHARE:.0%} of each series are learned from, and no row is left "
+        "to score"
+    )
+
+
 def _scored(
     signal: Signal,
     models: tuple[str, ...],

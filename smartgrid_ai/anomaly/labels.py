@@ -68,12 +68,19 @@ def fit_labels(
     fitted = LabelCalibration(
         float(curve.coef_[0, 0]), float(curve.intercept_[0]), usual, anomalies
     )
-    return _sensible(fitted)
+    return _sensible(fitted, surprise[labels == 1])
 
 # %% ../../nbs/42_anomaly.labels.ipynb #2211c3ef
-def _sensible(fitted: LabelCalibration) -> LabelCalibration:
+class ContradictingLabels(DataError):
+    "Rows labelled as anomalies look no stranger than those labelled usual."
+
+
+def _sensible(
+    fitted: LabelCalibration,
+    strange: np.ndarray,  # surprise of the labelled anomalies
+) -> LabelCalibration:
     if fitted.slope <= 0:
-        raise DataError(
+        raise ContradictingLabels(
             "the rows labelled as anomalies look no stranger to the detectors than the usual ones: "
             "these labels cannot move the alarm line (are 0 and 1 exchanged?)"
         )
@@ -81,5 +88,10 @@ def _sensible(fitted: LabelCalibration) -> LabelCalibration:
         raise DataError(
             "with these labels every row would raise an alarm: label more usual rows "
             f"(there are {fitted.usual}, beside {fitted.anomalies} anomalies)"
+        )
+    if 2 * (strange > fitted.line).sum() < len(strange):
+        raise DataError(
+            "with these labels most of the rows labelled as anomalies would raise no alarm: they look too much like "
+            "the usual ones; label more rows of both kinds"
         )
     return fitted

@@ -17,6 +17,7 @@ from smartgrid_ai.commands.options import (
     say,
     source_of,
     source_options,
+    tell,
 )
 from ..errors import DataError
 
@@ -91,7 +92,7 @@ def run_validate(options: argparse.Namespace) -> int:
         raise DataError(
             "--remove and --repair change readings: name a file for the result with --out"
         )
-    check_output(options.out)
+    check_output(options.out, read=(options.data,))
     readings = read(source_of(options))
     report = validate(readings)
     print(report)
@@ -140,23 +141,22 @@ def add_detect(commands) -> None:
 
 def run_detect(options: argparse.Namespace) -> int:
     "Learn from the early part of each series, score the rest."
-    from smartgrid_ai.alarm_files import has_series, read_labels
+    from smartgrid_ai.alarm_files import read_labels
     from smartgrid_ai.anomaly.detect import detect
     from smartgrid_ai.anomaly.judgements import calibrate_scores
     from smartgrid_ai.anomaly.kinds import name_kinds
-    from smartgrid_ai.anomaly.series import read_series
     from smartgrid_ai.data.tables import write_table
 
-    check_output(options.out)
+    check_output(options.out, read=(options.data, options.calibrate))
     source = source_of(options)
-    frame = read_series(options.data) if has_series(options.data) else read(source)
+    frame = _judged(source)
     chosen = (names(options.models, ()), options.seed, sys.stderr.isatty(), source.place)
     scores = detect(frame, *chosen, options.only_lasting)
     notes = scores.attrs["notes"]
     if options.calibrate:
-        label = read_labels(options.calibrate, scores, source)
+        label, remarks = read_labels(options.calibrate, scores, source)
         scores = calibrate_scores(scores, label, options.only_lasting)
-        notes = notes + scores.attrs["notes"]
+        notes = notes + remarks + scores.attrs["notes"]
     for note in notes:
         say(f"note: {note}")
     scores = name_kinds(scores, frame, source.place, models=("default", "residual"))
@@ -167,3 +167,15 @@ def run_detect(options: argparse.Namespace) -> int:
     if options.out:
         print(f"written to {write_table(scores, options.out)}")
     return 0
+
+# %% ../../nbs/84_commands.data.ipynb #ffd42b24
+def _judged(source):
+    "The readings of a file, or its general table."
+    from pathlib import Path
+
+    from smartgrid_ai.alarm_files import has_series, read_load
+    from smartgrid_ai.anomaly.series import read_series
+
+    if Path(source.data).is_dir():
+        raise DataError(f"{source.data}: a folder; name one .csv, .csv.gz or .parquet file in it")
+    return read_series(source.data) if has_series(source.data) else tell(read_load(source), source)

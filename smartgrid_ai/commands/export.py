@@ -45,6 +45,8 @@ def run_export(options: argparse.Namespace) -> int:
     from smartgrid_ai.portable import need_onnx
 
     need_onnx()
+    if options.data and Path(options.data).resolve().is_relative_to(Path(options.output).resolve()):
+        raise DataError(f"{options.data} lies in the folder that is replaced, {options.output}: name another folder")  # fmt: skip
     folder, notes = _located(options)
     forecaster, judged = load_forecaster(folder), None
     if options.data:

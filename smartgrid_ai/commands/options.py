@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'UNITS', 'say', 'Progress', 'add_command', 'positive', 'names', 'check_folder', 'check_output',
-           'source_options', 'reading_options', 'source_of', 'read', 'sample_of', 'read_sample', 'split_options',
-           'training_options', 'dates_of', 'settings_of']
+           'source_options', 'reading_options', 'source_of', 'read', 'tell', 'sample_of', 'read_sample',
+           'split_options', 'training_options', 'dates_of', 'settings_of']
 
 # %% ../../nbs/83_commands.options.ipynb #0ba4243f
 import argparse
@@ -114,8 +114,9 @@ def check_folder(
 def check_output(
     path: str | None,  # a file to be written; None = nothing to check
     suffixes: tuple[str, ...] = TABLES,  # what its name may end in; () = anything
+    read: tuple[str | None, ...] = (),  # files that are read and must stay as they are; None = none
 ) -> None:
-    "`DataError` unless a file of that name can be written."
+    "`DataError` unless a file of that name can be written, and is none of those that are read."
     if path is None:
         return
     if suffixes and not path.endswith(suffixes):
@@ -123,6 +124,9 @@ def check_output(
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder: name a file")
     check_folder(Path(path).parent)
+    for source in filter(None, read):
+        if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
+            raise DataError(f"{path} is the file that is read, {source}: name another file for the result")  # fmt: skip
 
 # %% ../../nbs/83_commands.options.ipynb #fca9877e
 UNITS = ("W", "kW", "MW", "GW", "Wh", "kWh", "MWh", "GWh")
@@ -193,9 +197,21 @@ def source_of(options: argparse.Namespace):
 
 def read(source, seed: int = 0):
     "Readings of a source; whatever had to be assumed is said once."
-    readings = source.read(seed)
+    return tell(source.read(seed), source)
+
+
+def tell(
+    readings,  # canonical, of a source
+    source,
+):  # the same
+    "Say what had to be assumed; `DataError` when nothing is left of a file because of its --step."
     for note in readings.attrs.get("notes", []):
         say(f"note: {note}")
+    if source.step and len(readings) and not readings["consumption"].notna().any():
+        raise DataError(
+            f"{source.name}: read in steps of {source.step} not one hour is complete: leave --step out, or give the "
+            "distance of the rows in the file"
+        )
     return readings
 
 # %% ../../nbs/83_commands.options.ipynb #d3b24c01

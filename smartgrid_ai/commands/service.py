@@ -76,7 +76,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from smartgrid_ai.windows import parse_instant
     from smartgrid_ai.workflow import in_clock, in_unit
 
-    check_output(options.forecasts)
+    check_output(options.forecasts, read=(options.data,))
     name = "baseline" if options.model == "baseline" else "moe"
     name += "" if options.horizon == 1 else f"_{options.horizon}"
     bundle = Registry(options.models).resolve(name, options.model_version)
@@ -239,7 +239,7 @@ def run_everything(options: argparse.Namespace) -> int:
 
     if not options.no_serve:
         settings_for_service(options)
-    check_output(options.forecasts)
+    check_output(options.forecasts, read=(options.data, *options.settings))
     check_folder(options.output)
     source = source_of(options)
     readings = read(source, options.seed)

@@ -147,8 +147,9 @@ def run_backtest(options: argparse.Namespace) -> int:
 
     models = check_models(names(options.models, DEFAULT_MODELS))
     horizons = horizons_of(options.horizon)
-    check_output(options.forecasts)
-    check_output(options.json, suffixes=())
+    files = (options.data, *options.settings)
+    check_output(options.forecasts, read=files)
+    check_output(options.json, (), (*files, options.forecasts))
     source, progress = source_of(options), Progress()
     chosen = {"horizon": horizons, "seed": options.seed, "progress": progress}
     chosen |= {"issue_hour": options.issue_hour, "refit": options.refit}

@@ -82,7 +82,7 @@ def run_tune(options: argparse.Namespace) -> int:
     from smartgrid_ai.windows import chronological_split
 
     out = options.out or str(Path(options.study).with_suffix(".json"))
-    check_output(out, (".json",))
+    check_output(out, (".json",), (options.data, options.study))
     check_folder(Path(options.study).parent)
     if Path(options.study).exists():
         open_study(options.study)
