@@ -223,7 +223,7 @@ def test_user_mistakes_are_named(tmp_path):
         (pump().drop(columns="timestamp"), "no column 'timestamp'"),
         (pump()[["series", "timestamp"]].assign(label=1), "no column of numbers"),
         (pump().iloc[:0], "not one row"),
-        (pump().assign(timestamp="yesterday-ish"), "timestamp"),
+        (pump().assign(timestamp="yesterday-ish"), "line 2: .yesterday-ish. is no point in time"),
         (pump().assign(timestamp=pd.NaT), "row 1 has no timestamp"),
     ]:
         table.to_csv(tmp_path / "table.csv", index=False)
@@ -235,7 +235,7 @@ def test_user_mistakes_are_named(tmp_path):
         with pytest.raises(DataError, match=name):
             read_series(tmp_path / name)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match=r"broken\.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"broken\.parquet: not a readable Parquet file"):
         read_series(tmp_path / "broken.parquet")
 
 

@@ -189,6 +189,7 @@ def asset_sentence(
     "One plain sentence about one row."
     verdict = "Anomaly" if judged["alarm"] else "No alarm"
     text = f"{verdict}, score {judged['score']:.2f} (alarm at 0.50)"
+    listed = [one for one in listed if np.isfinite(one["value"])]
     if not listed:
         return f"{text}: nothing was measured."
     first = listed[0]
@@ -217,16 +218,28 @@ def time_to_alarm(
 
 # %% ../../nbs/44_anomaly.assets.ipynb #dedc0018
 def asset_scores(
-    signal,  # a `Signal`: values (n, channels), train (n,) bool, channels
+    signal,  # a `Signal`: values (n, channels), train (n,) bool, channels, states (n,) or None
     seed: int = 0,  # nothing here is random; the argument is that of the other detectors
 ) -> (
     pd.DataFrame
-):  # surprise, score, alarm, channel, group and more, one row for each of the signal
+):  # surprise, score, alarm, channel, group, because and more, one row for each of the signal
     "Learn a multi-channel series from its training rows and judge all of them."
-    monitor = AssetMonitor().fit(signal.values[signal.train])
+    states = signal.states
+    known = None if states is None else states[signal.train]
+    monitor = AssetMonitor().fit(signal.values[signal.train], known)
     memory = monitor.fresh()
     memory.age = -int(np.flatnonzero(signal.train)[-1] + 1)
-    judged = monitor.advance(memory, signal.values)
+    judged = monitor.advance(memory, signal.values, states)
     table = _judged_table(judged, signal.channels, None, pd.RangeIndex(len(signal.values)))
-    base = -np.log(monitor.false_alarms)
-    return table.assign(surprise=above_line(judged.surprise, judged.line, base))
+    table["surprise"] = above_line(judged.surprise, judged.line, -np.log(monitor.false_alarms))
+    table["score"] = np.where(table["alarm"], table["score"], table["score"].clip(upper=0.5))
+    return table.assign(because=_sentences(table, signal))
+
+
+def _sentences(table: pd.DataFrame, signal) -> np.ndarray:
+    "(n,) a sentence for every alarm behind the training part."
+    said, asked = np.full(len(table), "", dtype=object), table["alarm"] & ~signal.train
+    for row, judged in zip(np.flatnonzero(asked), table[asked].to_dict("records")):
+        reading = dict(zip(signal.channels, signal.values[row]))
+        said[row] = asset_sentence(judged, asset_contributions(reading, judged, 3))
+    return said

@@ -28,7 +28,7 @@ SINGLE = {one.name: one for one in (NearestNeighbourDetector, LocalOutlierFactor
 MODELS = (*DETECTOR_NAMES, *SINGLE, "residual", "vote", "default")
 KNOWN_MODELS = (*DETECTOR_NAMES, *SINGLE, "residual", "vote", "mean", "default")
 COLUMN = {name: f"score_{name}" for name in (*DETECTOR_NAMES, *SINGLE, "vote")} | {"mean": "score"}
-COLUMNS = ("model", "series", "timestamp", "score", "alarm", "expected", "residual")
+COLUMNS = ("model", "series", "timestamp", "score", "alarm", "expected", "residual", "because")
 
 # %% ../../nbs/46_anomaly.detect.ipynb #c74e0bcc
 def _load_rows(signal: Signal) -> np.ndarray:
@@ -149,6 +149,19 @@ def _notes_on_short(series: list[Signal], marked: bool) -> list[str]:
     told = f"judged as a general series, without expectation and kind of alarm{more}"
     return [f"{_history(short[0], marked)}. Until then it is {told}"]
 
+# %% ../../nbs/46_anomaly.detect.ipynb #a51c6e03
+def _notes_on_twins(series: list[Signal]) -> list[str]:
+    "Moments that a series has twice; a load has none by then."
+    twins = {one.name: int((np.diff(one.timestamp) == np.timedelta64(0)).sum()) for one in series}
+    found = [name for name, count in twins.items() if count]
+    if not found:
+        return []
+    more = f" (and {len(found) - 1} more series have such rows)" if len(found) > 1 else ""
+    return [
+        f"series {found[0]}: {twins[found[0]]} rows have the timestamp of the row before{more}; all are judged. If they are "
+        "copies, remove them"
+    ]
+
 # %% ../../nbs/46_anomaly.detect.ipynb #38a4d057
 def _check_models(models: tuple[str, ...], series: list[Signal], marked: bool) -> None:
     unknown = [name for name in models if name not in KNOWN_MODELS]
@@ -200,7 +213,7 @@ def detect(
 
     series, notes = judgeable(frame)
     _check_models(models, series, "split" in frame)
-    notes += _notes_on_short(series, "split" in frame)
+    notes += _notes_on_short(series, "split" in frame) + _notes_on_twins(series)
     wanted, parts = tuple(dict.fromkeys(models)) or MODELS, []
     loads = [signal for signal in series if signal.is_load]
     described = cache(lambda: _load_scores(loads, wanted, seed))
@@ -250,7 +263,9 @@ def _scored(
 def _judged_series(signal: Signal, seed: int) -> pd.DataFrame:
     "(n rows) score of the default for a series that is no load."
     judge = univariate_scores if len(signal.channels) == 1 else asset_scores
-    return judge(signal, seed)[["score"]].assign(expected=np.nan, residual=np.nan)
+    told = judge(signal, seed)
+    because = told.get("because", "")
+    return told[["score"]].assign(expected=np.nan, residual=np.nan, because=because)
 
 
 def _part(
@@ -261,10 +276,12 @@ def _part(
 ) -> pd.DataFrame:
     "Scores of one model on the rows of one series that are not for training."
     columns = {"model": model, "series": signal.name, "expected": np.nan, "residual": np.nan}
+    columns["because"] = ""
     if model in COLUMN:
         columns["score"] = described[COLUMN[model]].to_numpy()
     else:
-        columns |= {name: judged[name].to_numpy() for name in ("expected", "residual")}
+        known = [name for name in ("expected", "residual", "because") if name in judged]
+        columns |= {name: judged[name].to_numpy() for name in known}
         columns["score"] = judged["score" if model == "default" else "score_residual"].to_numpy()
     return pd.DataFrame(columns, index=signal.position)[~signal.train]
 

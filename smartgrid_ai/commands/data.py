@@ -114,7 +114,9 @@ def add_detect(commands) -> None:
         "looked_at.csv holds a few rows of alarms.csv and, beside them, what somebody found there:\n"
         "series,timestamp,label\n"
         "household-1,2015-11-02 17:00:00+00:00,1\n"
-        "household-1,2015-11-05 06:00:00+00:00,0"
+        "household-1,2015-11-05 06:00:00+00:00,0\n\n"
+        "machines: timestamp, the sensors (temperature, vibration, pressure … or any others), and where there are\n"
+        "asset_id and operational_state (normal, energising, tap_change, maintenance, tripped)"
     )
     parser = add_command(
         commands, "detect", run_detect, "score every reading of a file for anomalies", example
@@ -178,4 +180,6 @@ def _judged(source):
 
     if Path(source.data).is_dir():
         raise DataError(f"{source.data}: a folder; name one .csv, .csv.gz or .parquet file in it")
-    return read_series(source.data) if has_series(source.data) else tell(read_load(source), source)
+    if has_series(source.data):
+        return read_series(source.data, dict(source.columns))
+    return tell(read_load(source), source)

@@ -27,7 +27,10 @@ from ..readings import COVARIATES, TIMESTAMP, DataError, watts_per
 _all_ = ["write_table"]
 
 # %% ../../nbs/12_data.sources.ipynb #bb9d7547
-def _numbers(file: RawTable, name: str) -> np.ndarray:  # (rows,), float64
+def column_numbers(
+    file: RawTable,
+    name: str,  # of a column
+) -> np.ndarray:  # (rows,), float64
     "A column as numbers; `DataError` naming the first cell that is none."
     column = file.frame[name]
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
@@ -253,7 +256,7 @@ def _rows_in_order(file: RawTable, codes: np.ndarray, instants: pd.Series) -> pd
     rows = pd.DataFrame({"code": codes, "instant": pd.DatetimeIndex(instants).as_unit("us").asi8})
     for name in ("consumption", *COVARIATES):
         if name in file.found:
-            rows[name] = _numbers(file, file.found[name])
+            rows[name] = column_numbers(file, file.found[name])
     _fahrenheit_to_celsius(file, rows)
     for name in EXTRAS:
         if name in file.frame and OWN[name](file.frame[name]):

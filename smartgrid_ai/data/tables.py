@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'LOAD_UNITS', 'OTHER_UNITS', 'EXTRAS', 'describe_column', 'find_columns', 'RawTable', 'needed_columns',
-           'note_ignored', 'suffix_of', 'load_table', 'write_table']
+           'note_ignored', 'suffix_of', 'load_table', 'open_table', 'write_table']
 
 # %% ../../nbs/10_data.tables.ipynb #b904ab18
 import gzip
@@ -297,15 +297,41 @@ def load_table(
     columns: Mapping[str, str],  # canonical name -> name in the file; empty = find them
 ) -> RawTable:
     "Open a file and find its columns; `DataError` if it is none of ours, damaged or without rows."
+    _check_file(path)
+    file = (_load_parquet if suffix_of(path) == ".parquet" else _load_csv)(path, columns)
+    return _with_rows(file)
+
+
+def open_table(
+    path: Path,  # .csv, .csv.gz or .parquet
+) -> RawTable:  # all columns as they are; none is looked for
+    "Open a file of any columns; `DataError` if it is damaged or without rows."
+    _check_file(path)
+    if suffix_of(path) != ".parquet":
+        style = _style(path)
+        frame = _read_text(path, **style)
+        frame = frame[~frame.isna().all(axis=1)]
+        return _with_rows(RawTable(str(path), frame, {}, style["skiprows"] + 2))
+    try:
+        return _with_rows(RawTable(str(path), pd.read_parquet(path), {}))
+    except (ValueError, OSError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from None
+
+
+def _check_file(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: a folder; name one .csv, .csv.gz or .parquet file in it")
     if not suffix_of(path):
         raise DataError(f"{path}: unknown kind of file; .csv, .csv.gz and .parquet can be read")
-    file = (_load_parquet if suffix_of(path) == ".parquet" else _load_csv)(path, columns)
+
+
+def _with_rows(file: RawTable) -> RawTable:
     if len(file.frame) == 0:
-        raise DataError(f"{path}: a header but not one row")
+        raise DataError(f"{file.name}: a header but not one row")
     return file
 
 # %% ../../nbs/10_data.tables.ipynb #e3dd8c0b
