@@ -91,6 +91,8 @@ def _yes_or_no(column: pd.Series, where: str) -> pd.Series:
 
 def _instants(stamps: pd.Series, owners: pd.Series, source: Source, where: str) -> pd.Series:
     "UTC, by the clock of the source, read as stamps of readings are."
+    if len(stamps) == 0:
+        return pd.Series(pd.DatetimeIndex([], tz="UTC").as_unit("us"), stamps.index)
     try:
         told, _ = parse_timestamps(stamps, lambda row: f"row {int(stamps.index[row]) + 1}")
         if told.dt.tz is None and source.clock == "local":

@@ -1,5 +1,6 @@
 """Alarms in words and tables: runs, kinds and their names, the contest, and files of one's own."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -224,6 +225,24 @@ def test_files_that_do_not_belong_together_are_refused(own):
         read_scores(own.data, own.source)
     with pytest.raises(DataError, match="no such file"):
         read_judged(Source("nowhere.csv"))
+
+
+def test_scores_of_another_unit_are_refused(own):
+    scores = pd.read_csv(own.scores)
+    watts = alarm_artefacts(own.scores, own.source).readings["consumption"].median()
+    scores.assign(expected=1.1 * watts).to_csv(own.scores, index=False)
+    assert len(alarm_artefacts(own.scores, own.source).scores) == 20
+    with pytest.raises(DataError, match=r"read in W holds 0\.000909091 times what .*csv expected: give the --unit"):  # fmt: skip
+        alarm_artefacts(own.scores, replace(own.source, unit="W"))
+
+
+def test_words_for_labels_of_readings_are_named_with_what_to_write(own):
+    table = pd.read_csv(own.data, sep=";")
+    table.assign(label=np.where(table.index < 3, "bad", "ok")).to_csv(
+        own.data, index=False, sep=";"
+    )
+    with pytest.raises(DataError, match="column 'label' holds 'bad': write 1 for yes and 0 for no"):
+        read_judged(own.source)
 
 
 @pytest.mark.parametrize("value", ["2", "maybe"])

@@ -130,6 +130,37 @@ def test_the_residual_judges_loads_and_says_so_of_others():
         detect(pump(), ("residual", "default"))
 
 
+def short(days: int) -> pd.DataFrame:
+    "The first days of a load."
+    table = loads()
+    return table[table["series"] == table["series"].iloc[0]].head(24 * days)
+
+
+def test_a_load_that_is_too_short_is_told_with_its_days():
+    found = detect(short(42), ("default",))
+    (note,) = found.attrs["notes"]
+    assert "has 42 days" in note and "12.6 days" in note and "give 70 days" in note
+    assert "judged as a general series, without expectation" in note and found["expected"].isna().all()  # fmt: skip
+    with pytest.raises(
+        DataError, match=r"has 42 days, .* the first 30%, 12\.6 days.* give 70 days"
+    ):
+        detect(short(42), ("residual",))
+    marked = short(42).assign(split=np.where(np.arange(42 * 24) < 21 * 24, "train", "test"))
+    enough = detect(marked, ("residual",))
+    assert enough.attrs["notes"] == [] and enough["expected"].notna().any()
+
+
+def test_a_model_named_twice_is_asked_once():
+    table = short(70)
+    pd.testing.assert_frame_equal(detect(table, ("default", "default")), detect(table, ("default",)))  # fmt: skip
+
+
+def test_one_row_is_not_called_a_row_for_training():
+    with pytest.raises(DataError, match="1 rows are too few") as error:
+        detect(pd.DataFrame({"meter_id": ["a"], "timestamp": ["2024-01-01 00:00Z"], "consumption": [1.0]}))  # fmt: skip
+    assert "split" not in str(error.value)
+
+
 def test_unit_does_not_matter():
     table = loads()
     other = table.assign(value=table["value"] * 1e6)

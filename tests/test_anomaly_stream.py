@@ -114,11 +114,37 @@ def test_mistakes_are_named(scorer, parts):
         scorer.score("shop-1", when, 1.0, humidity=3.0)
     with pytest.raises(DataError, match=r"meter shop-1: 100 hours.*336"):
         LoadScorer().fit(parts[0].iloc[:100])
+    for stamp in ("soon", None, "NaT"):
+        with pytest.raises(DataError, match=r"meter shop-1: .* is no point in time: write it like"):
+            scorer.score("shop-1", stamp, 1.0)
+    for load in ("abc", None, float("inf"), -float("inf")):
+        with pytest.raises(DataError, match=r"meter shop-1: consumption is .*send NaN"):
+            scorer.score("shop-1", when, load)
+    with pytest.raises(DataError, match=r"meter shop-1: voltage is 'low'.*send NaN"):
+        scorer.score("shop-1", when, 1.0, voltage="low")
     quarters = parts[0].assign(
         timestamp=pd.date_range("2020-01-01", periods=2200, freq="15min", tz="UTC").as_unit("us")
     )
     with pytest.raises(DataError, match="several readings in one hour"):
         LoadScorer().fit(quarters)
+
+
+def test_a_stamp_years_ahead_is_refused_and_true_readings_go_on(scorer, parts, batch):
+    latest = parts[0]["timestamp"].iloc[-1]
+    with pytest.raises(DataError, match=r"meter shop-1: the hour 2031-.* days after the latest.*mend the stamp"):  # fmt: skip
+        scorer.score("shop-1", "2031-05-20 03:00Z", 500.0)
+    with pytest.raises(DataError, match="mend the stamp, or fit the meter again"):
+        scorer.score("shop-1", latest + pd.Timedelta(weeks=8, hours=1), 500.0)
+    rest = scorer.score_many(parts[1].iloc[:30])
+    np.testing.assert_allclose(rest["score"], batch["score"].iloc[:30], atol=1e-6)
+    assert scorer.score("shop-1", latest + pd.Timedelta(weeks=8), 500.0)["consumption"] == 500
+
+
+def test_a_memory_has_to_have_a_place(scorer, tmp_path):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere: make it"):
+        scorer.save(tmp_path / "nowhere" / "scorer.safetensors")
+    with pytest.raises(DataError, match="is a folder: name a file"):
+        scorer.save(tmp_path)
 
 
 def test_missing_load_is_no_alarm(scorer, parts):

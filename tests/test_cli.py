@@ -10,18 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from smartgrid_ai.alarm_files import read_labels
 from smartgrid_ai.cli import build_parser, main
 from smartgrid_ai.commands.report import alarm_parameters
 from smartgrid_ai.commands.service import report_of_training
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.forecast.forecaster import load_forecaster
 from smartgrid_ai.registry import Registry
+from smartgrid_ai.workflow import Source
 
 PROGRAM = Path(sys.executable).with_name("smartgrid")
 COMMANDS = [
@@ -168,6 +171,7 @@ IN_THE_FILE = [
     ("validate meters.csv --clock local", "clock time zone"),
     ("detect nowhere.csv", "nowhere.csv no such file"),
     ("detect short.csv --unit kW --models nonsense", "nonsense isolation_forest"),
+    ("detect .", "a folder name one .csv"),
     ("train --data nowhere.csv", "nowhere.csv no such file"),
     ("predict nowhere.csv --unit kW --models nowhere", "nowhere smartgrid train"),
 ]
@@ -442,6 +446,43 @@ def test_labels_that_cannot_be_used_are_named(rows, message, capsys):
     options = ("--models", "residual", *HERE, "--calibrate", "labels.csv")
     assert call("detect", "meters.csv", *options) == 2
     assert message in the_one_line(capsys.readouterr().err.splitlines(True)[-1])
+
+
+def test_labels_are_counted_read_by_the_clock_of_the_file_and_may_not_contradict(capsys):
+    table = pd.read_csv("meters.csv")
+    stamps = pd.to_datetime(table["timestamp"], utc=True)
+    wall = stamps.dt.tz_convert("Europe/Berlin").dt.tz_localize(None)
+    table.assign(timestamp=wall).to_csv("wall.csv", index=False)
+    late = wall[(table["meter_id"] == METERS[0]) & (stamps > stamps.max() - pd.Timedelta(hours=9))]
+    few = pd.DataFrame({"series": METERS[0], "timestamp": late.dt.strftime("%d.%m.%Y %H:%M"), "label": [0, 1] * 4 + [0]})  # fmt: skip
+    few.to_csv("told.csv", index=False)
+    options = ("--models", "residual", "--unit", "kW", "--timezone", "Europe/Berlin", "--calibrate", "told.csv")  # fmt: skip
+    source = Source("wall.csv", unit="kW", clock="local", timezone="Europe/Berlin")
+    hours = source.read()[["meter_id", "timestamp"]].set_axis(["series", "timestamp"], axis=1)
+    label, (remark,) = read_labels("told.csv", hours, source)
+    assert remark == "told.csv: 9 of 9 labels are of scored rows"
+    mine = hours[np.isfinite(label)]
+    assert (mine["series"] == METERS[0]).all() and mine["timestamp"].max() == stamps.max()
+    _, remarks = read_labels("told.csv", hours, replace(source, clock="utc"))
+    assert "8 of 9 labels" in remarks[0] and "give --clock local" in remarks[1]
+    pd.concat([few, few.head(1).assign(label=1)]).to_csv("told.csv", index=False)
+    assert call("detect", "wall.csv", "--clock", "local", *options) == 2
+    error = capsys.readouterr().err
+    assert f"{METERS[0]} at " in error and "is labelled both 1 and 0" in error
+
+
+def test_a_split_of_the_file_is_what_is_learned_from(capsys):
+    table = pd.read_csv("meters.csv")
+    stamps = pd.to_datetime(table["timestamp"], utc=True)
+    later = stamps >= stamps.min() + pd.Timedelta(days=DAYS // 2)
+    table.assign(split=np.where(later, "test", "train")).to_csv("marked.csv", index=False)
+    options = ("--models", "residual", *HERE)
+    assert call("detect", "marked.csv", *options, "--out", "marked.parquet") == 0
+    assert "split" not in capsys.readouterr().err
+    assert pd.read_parquet("marked.parquet")["timestamp"].min() == stamps[later].min()
+    table.assign(split="train").to_csv("marked.csv", index=False)
+    assert call("detect", "marked.csv", *options) == 2
+    assert "every row is marked split = train" in capsys.readouterr().err
 
 
 def test_a_table_without_labels_is_no_table_of_labels(capsys):
