@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smartgrid_ai.alarm_files import has_series
 from smartgrid_ai.anomaly.detect import COLUMNS, KNOWN_MODELS, MODELS, detect
+from smartgrid_ai.anomaly.kinds import name_kinds
 from smartgrid_ai.anomaly.series import read_series, signals, window_rows
+from smartgrid_ai.data.equipment import simulate_equipment
 from smartgrid_ai.readings import DataError
 
 
@@ -277,6 +280,83 @@ def test_files_come_back_as_tables(tmp_path, suffix):
     again = read_series(path)
     assert (again["timestamp"].array == table["timestamp"].array).all()
     np.testing.assert_allclose(again["flow"], table["flow"])
+
+
+def machine(days: int = 12) -> pd.DataFrame:
+    "A pump every half hour; the temperature leaps for a night late on."
+    table = simulate_equipment("pump", {}, days=days, minutes=30, seed=1).drop(
+        columns=["fault", "label"]
+    )
+    late = slice(len(table) - 96, len(table) - 84)
+    table.iloc[late, table.columns.get_loc("temperature")] += 40.0
+    return table
+
+
+def judged_file(path, table: pd.DataFrame, **how) -> pd.DataFrame:
+    table.to_csv(path, index=False, **how)
+    assert has_series(str(path))
+    return detect(read_series(path), ("default",))
+
+
+def test_a_table_of_equipment_is_read_whatever_separates_it_and_however_its_machine_is_called(
+    tmp_path,
+):
+    table = machine()
+    plain = judged_file(tmp_path / "plain.csv", table)
+    german = judged_file(tmp_path / "german.csv.gz", table, sep=";", decimal=",")
+    renamed = judged_file(
+        tmp_path / "other.csv", table.rename(columns={"asset_id": "asset", "timestamp": "Time"})
+    )
+    alone = judged_file(tmp_path / "alone.csv", table.drop(columns="asset_id"))
+    assert set(alone["series"]) == {"alone"} and set(plain["series"]) == set(table["asset_id"])
+    for other in (german, renamed, alone):
+        np.testing.assert_array_equal(other["score"], plain["score"])
+
+
+def test_an_alarm_of_a_machine_says_which_sensor(tmp_path):
+    found = judged_file(tmp_path / "pump.csv", machine())
+    said = name_kinds(found, read_series(tmp_path / "pump.csv"))
+    leap = said.iloc[-96:-84]
+    assert leap["alarm"].any() and (said.loc[~said["alarm"], "because"] == "").all()
+    assert leap.loc[leap["alarm"], "because"].str.contains("temperature is .* °C where about").all()
+
+
+def test_maintenance_raises_no_alarm_in_a_file(tmp_path):
+    table = machine()
+    table.loc[table.index[-96:-84], "operational_state"] = "maintenance"
+    found = judged_file(tmp_path / "pump.csv", table)
+    assert not found["alarm"].iloc[-96:-84].any() and (found["score"].iloc[-96:-84] <= 0.5).all()
+    table.loc[table.index[-1], "operational_state"] = "asleep"
+    with pytest.raises(DataError, match=r"no operating state 'asleep'; use one of normal"):
+        judged_file(tmp_path / "pump.csv", table)
+
+
+def test_a_word_among_the_numbers_of_a_sensor_is_named_and_a_column_of_words_is_none(tmp_path):
+    table = machine().astype({"pressure": object}).assign(remark="all well")
+    table.iloc[70, table.columns.get_loc("pressure")] = "bad"
+    with pytest.raises(
+        DataError, match=r"pump\.csv, line 72, column 'pressure': 'bad' is not a number"
+    ):
+        judged_file(tmp_path / "pump.csv", table)
+    table = table.assign(pressure=machine()["pressure"])
+    assert "remark" not in signals(table.rename(columns={"asset_id": "series"}))[0].channels
+
+
+def test_rows_that_come_twice_are_told():
+    table = pump()
+    notes = detect(pd.concat([table, table.tail(20)]), ("default",)).attrs["notes"]
+    assert "series p: 20 rows have the timestamp of the row before" in notes[0]
+    assert not detect(table, ("default",)).attrs["notes"]
+
+
+@pytest.mark.parametrize("columns, general", [
+    ("series,timestamp,value", True), ("series,timestamp,consumption", False), ("asset,Time,oil", True),
+    ("timestamp,load", False), ("timestamp,pressure [bar],temperature", True), ("timestamp,current,energy", False),
+    ("meter_id,timestamp,consumption,temperature", False), ("asset_id;timestamp;load", True),
+])  # fmt: skip
+def test_loads_and_machines_are_told_apart_by_their_columns(tmp_path, columns, general):
+    (tmp_path / "file.csv").write_text(columns + "\n")
+    assert has_series(str(tmp_path / "file.csv")) == general
 
 
 def test_windows_see_only_the_past():

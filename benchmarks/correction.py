@@ -1,0 +1,84 @@
+"""What would LightGBM gain if it corrected itself by its latest misses, as the experts of the mixture do?
+
+    python benchmarks/correction.py [gefcom2014e] [--horizon 1] [--seed 0]
+
+The rival of `benchmarks/forecasts.py` is what practitioners would send, and does not correct itself. Here it takes the place of the
+mixture's tree expert, and so is corrected by the rule of `forecast.correction` (four coefficients for each day ahead, fitted on half of
+the validation weeks, kept only if the other half confirms them). The year *before* the test part of a set is forecast, with half a
+year of validation before it; the test year is not touched. Errors are MAPE and WAPE in percent, smaller is better.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+from forecasts import SETTINGS, present
+
+from smartgrid_ai.data.sources import read_readings
+from smartgrid_ai.evaluate.backtest import backtest
+from smartgrid_ai.forecast import moe
+from smartgrid_ai.forecast.lightgbm import LightGBMPeer
+from smartgrid_ai.windows import chronological_split
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = {"lightgbm": "as it is", "tree": "corrected"}
+
+
+class CorrectedPeer(LightGBMPeer):
+    "LightGBM in the place of the tree expert."
+
+    def fit(self, rows, spread_rows, seed: int = 0, trees: int = 0) -> "CorrectedPeer":
+        "As the rival is fitted: how many trees are enough, it finds out itself."
+        return super().fit(rows, spread_rows, seed=seed)
+
+
+def measure(name: str, options: argparse.Namespace) -> None:
+    "Both, on the year before the test part."
+    setting, year = SETTINGS[name], pd.DateOffset(years=1)
+    place, test = setting.place, pd.Timestamp(setting.dates[2])
+    file = options.data / f"{name}.parquet"
+    readings = read_readings(file, unit=setting.unit, timezone=place.timezone)
+    dates = {
+        "val_start": test - year - pd.DateOffset(months=6),
+        "test_start": test - year,
+        "test_end": test - pd.Timedelta(days=1),
+    }
+    split = chronological_split(readings, place, **{k: f"{d:%Y-%m-%d}" for k, d in dates.items()})
+    settings = {"weather": setting.weather, "horizon": options.horizon, "seed": options.seed}
+    result = backtest(readings, split, place, tuple(NAMES), **settings)
+    table = result.metrics.set_index("model")[["mape", "wape"]]
+    for model, said in NAMES.items():
+        print(f"{name:<18}{options.horizon:>4} h  {said:<10}{table.loc[model].round(3).to_dict()}")
+    print(f"{'':<24}ratio     {(table.loc['tree'] / table.loc['lightgbm']).round(3).to_dict()}")
+
+
+def parse() -> argparse.Namespace:
+    "Options."
+    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sets", nargs="*", default=["gefcom2014e"], metavar="SET")
+    parser.add_argument("--horizon", type=int, default=1, choices=(1, 24))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
+    options = parser.parse_args()
+    unknown = [name for name in options.sets if name not in SETTINGS]
+    if unknown:
+        parser.error(f"no set {unknown[0]!r}: use any of {', '.join(SETTINGS)}")
+    return options
+
+
+def main() -> int:
+    "All sets, one after the other."
+    options = parse()
+    moe.TreeExpert = CorrectedPeer
+    for name in present(options.sets, options.data):
+        measure(name, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""How long the default mixture takes to train: an hour and a day ahead, side by side on the cores there are.
+
+    python benchmarks/default_training.py [vic_elec] [cambridge] [--seed 0]
+
+The mixture with all its members learns from the readings before the test part of a set, with default settings, as in `smartgrid
+backtest`: features, references, six experts, gate, corrections, intervals and the catching up on the validation hours. Reading the file,
+forecasting and judging the test part are not counted. The wall time of a set is that of its slowest task, because tasks train side by
+side, each on one thread; *memory* is the peak of the process that trains the task, with all readings in it.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import time
+from inspect import signature
+from pathlib import Path
+
+import pandas as pd
+from forecasts import SETTINGS, TASKS, present
+
+from smartgrid_ai.data.sources import read_readings
+from smartgrid_ai.evaluate.backtest import backtest, fit_horizon, with_lead
+from smartgrid_ai.evaluate.parallel import run_side_by_side
+from smartgrid_ai.windows import Split, chronological_split
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = ("vic_elec", "cambridge")
+HORIZONS = (1, 24)
+CHOICES = ("epochs", "batches", "trees", "weather_error")
+DEFAULTS = {name: signature(backtest).parameters[name].default for name in CHOICES}
+
+
+def fit(
+    readings: pd.DataFrame, split: Split, horizon: int, settings: dict, progress=None
+) -> dict[str, float]:
+    "In a process of its own: train one task, and what it took."
+    wall, computing = time.perf_counter(), time.process_time()
+    fit_horizon(readings, split, ("moe",), horizon, settings, progress=progress)
+    return {
+        "wall": time.perf_counter() - wall,
+        "computing": time.process_time() - computing,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def measure(name: str, options: argparse.Namespace) -> None:
+    "Both tasks of a set, one line each, and the set."
+    setting = SETTINGS[name]
+    place = setting.place
+    file = options.data / f"{name}.parquet"
+    readings = read_readings(file, unit=setting.unit, timezone=place.timezone)
+    dates = {key.replace("-", "_"): day for key, day in setting.split.items()}
+    split = chronological_split(readings, place, **dates)
+    readings = with_lead(readings, split)
+    told = {"place": place, "weather": setting.weather, "seed": options.seed}
+    told |= DEFAULTS | {"tuned": {}}
+    jobs = {TASKS[horizon]: (readings, split, horizon, told) for horizon in HORIZONS}
+    begun = time.perf_counter()
+    results = run_side_by_side(fit, jobs)
+    for task, took in zip(jobs, results, strict=True):
+        print(line(name, task, took["wall"], took["computing"], took["memory"]), flush=True)
+    computing = sum(took["computing"] for took in results)
+    print(line(name, "both", time.perf_counter() - begun, computing), flush=True)
+
+
+def line(name: str, task: str, wall: float, computing: float, memory: float | None = None) -> str:
+    "One row of the table."
+    peak = f"{memory:.2f}" if memory else ""
+    return f"{name:<12}{task:>6}{wall:>12.0f}{computing:>14.0f}{peak:>14}"
+
+
+def parse() -> argparse.Namespace:
+    "Options."
+    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
+    options = parser.parse_args()
+    unknown = [name for name in options.sets if name not in SETS]
+    if unknown:
+        parser.error(f"no set {unknown[0]!r}: use any of {', '.join(SETS)}")
+    return options
+
+
+def main() -> int:
+    "All sets, one after the other."
+    options = parse()
+    print(f"{'set':<12}{'task':>6}{'wall, s':>12}{'computing, s':>14}{'memory, GiB':>14}")
+    for name in present(options.sets or list(SETS), options.data):
+        measure(name, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
