@@ -83,6 +83,12 @@ def test_no_kind_is_named_that_the_numbers_contradict(factor, hours, seed):
         assert chances["spike"] == 0
 
 
+def test_what_no_other_meter_shows_is_not_shared():
+    calm = {"fleet_residual": np.zeros((len(LOAD), 2)), "fleet_ratio": np.ones((len(LOAD), 2))}
+    found = described(lambda load: 1.12 * load, 30, **calm)
+    assert found["companions"] == 1 and kind_probabilities(found)["false_data"] == 0
+
+
 def test_a_sentence_tells_the_fault_and_not_the_hours_of_the_alarm_behind_it():
     broken = LOAD.copy()
     broken[-20:-12] = 0
