@@ -21,7 +21,15 @@ from smartgrid_ai.windows import SequenceData, SequenceTable, chronological_spli
 
 QUICK = {"epochs": 1, "batches": 3, "trees": 2, "experts": ("gru", "dense", "tree")}
 FAMILIES = {"baseline": TreeFamily, "lightgbm": RowFamily, "moe": MixtureFamily}
-CASES = [("baseline", 1), ("baseline", 24), ("lightgbm", 1), ("moe", 1), ("moe", 24)]
+CASES = [
+    ("baseline", 1),
+    ("baseline", 24),
+    ("baseline", 168),
+    ("lightgbm", 1),
+    ("moe", 1),
+    ("moe", 24),
+    ("moe", 168),
+]
 
 
 @pytest.fixture(scope="module")

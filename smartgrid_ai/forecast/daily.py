@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'YOUNG', 'MOST_VALIDATED', 'MOST_JUDGED', 'EACH_JUDGED', 'ROWS_PER_STEP', 'YOUNG_ROWS', 'RECENT',
-           'OriginBatches', 'OriginData', 'DailyFrame', 'DailyPath']
+           'hours_within', 'OriginBatches', 'OriginData', 'DailyFrame', 'DailyPath']
 
 # %% ../../nbs/33_forecast.daily.ipynb #b79f3ffc
 from collections.abc import Iterator
@@ -37,6 +37,15 @@ BATCH = 64  # origins
 YOUNG = 16  # further origins, whose meters pretend to be new; with several meters
 
 
+def hours_within(
+    part: np.ndarray,  # (rows,) bool
+    left: np.ndarray,  # (rows,) hours of the meter from each row on
+) -> np.ndarray:  # (rows,) hours from each row on until the part or the meter ends
+    "How far ahead a block may reach that learns from a part and from nothing behind it."
+    rows, outside = np.arange(len(part)), np.r_[np.flatnonzero(~part), len(part)]
+    return np.minimum(outside[np.searchsorted(outside, rows)] - rows, left)
+
+
 class OriginBatches(IterableDataset):
     "An endless supply of random origins; the same seed gives the same batches."
 
@@ -48,8 +57,10 @@ class OriginBatches(IterableDataset):
         batches: int,  # per epoch
         seed: int,
         counts: Tensor,  # (rows,) what the hours of each origin count for
+        within: np.ndarray,  # (rows,) hours that may be learned from, from each row on
     ):
         self.frame, self.origins, self.days, self.batches = frame, origins, days, batches
+        self.within = within
         self.counts = counts
         self.young = YOUNG if len(frame.hours.meters) > 1 else 0
         self.generator = np.random.default_rng(seed)
@@ -66,7 +77,7 @@ class OriginBatches(IterableDataset):
                 1,
                 self.generator.integers(1, self.days + 1, count),
             )
-            day = np.minimum(day, self.frame.hours.left[origin] // BLOCK)
+            day = np.minimum(day, self.within[origin] // BLOCK)
             batch = self.frame.encode(origin, day, self._first(origin))
             counted = batch.weight * self.counts[origin, None]
             yield batch.past, batch.future, batch.target, counted
@@ -94,6 +105,7 @@ class OriginData(LightningDataModule):
         super().__init__()
         self.frame, self.days, self.seed = frame, days, seed
         self.origins = origins_in(frame.hours, train)
+        self.within = hours_within(train, frame.hours.left)
         if not len(self.origins):
             raise DataError(
                 "the training part holds no day with five weeks before it; start it earlier"
@@ -111,7 +123,7 @@ class OriginData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         "Batches of past, future, target, weight."
         batches = OriginBatches(
-            self.frame, self.origins, self.days, self.batches, self.seed, self.counts
+            self.frame, self.origins, self.days, self.batches, self.seed, self.counts, self.within
         )
         return DataLoader(batches, batch_size=None)
 
