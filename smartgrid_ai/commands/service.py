@@ -89,14 +89,18 @@ def run_predict(options: argparse.Namespace) -> int:
         parse_instant(options.end, source.place, ends=True),
     )
     forecast = forecaster.predict(read(source), options.model, *span)
+    if options.forecasts:
+        write_forecasts(forecast, options, source)
     shown = in_clock(in_unit(forecast, options.unit), source).tail(24)
+    if len(shown) < len(forecast):
+        say(
+            f"note: the last {len(shown)} of {len(forecast):,} rows are shown; --out FILE writes all"
+        )
     print(
         f"{options.model} {bundle.version}, {options.unit or 'W'}; 80 % of outcomes lie between q0.1 and q0.9"
     )
     columns = ["meter_id", "timestamp", "prediction", "q0.1", "q0.9", "confidence"]
     print(shown[columns].to_string(index=False, float_format=lambda value: f"{value:,.3f}"))
-    if options.forecasts:
-        write_forecasts(forecast, options, source)
     return 0
 
 # %% ../../nbs/86_commands.service.ipynb #2c2f5cbc

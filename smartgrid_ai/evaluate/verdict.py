@@ -132,7 +132,7 @@ def forecast_verdict(
         multiple, sentence = floor_finding(metrics, subject, rival, floor)
         tiles.insert(3, ("multiple of the floor", f"{multiple:.2f}", "1 = nothing left to gain"))
         sentences.append(sentence)
-    return Verdict(tiles, sentences, {"skill": "good" if not low <= 0 and value > 0 else "bad"})
+    return Verdict(tiles, sentences, {"skill": "good" if low > 0 else "bad"})
 
 # %% ../../nbs/54_evaluate.verdict.ipynb #000a61c3
 def _against_baseline(subject: str, rival: str, metric: str, mine: pd.Series, skills: tuple) -> str:
