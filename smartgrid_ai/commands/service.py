@@ -16,6 +16,7 @@ from smartgrid_ai.commands.options import (
     check_folder,
     check_output,
     read,
+    say,
     source_of,
     source_options,
     split_options,
