@@ -252,7 +252,8 @@ def name_kinds(
     meters = hourly_meters(readings, scores, place)
     fleet, ratio, others = _fleets(meters)
     because = scores.get("because", "")
-    named = scores.assign(kind="", kind_probability=np.nan, because=because)
+    named = scores.drop(columns="because", errors="ignore")
+    named = named.assign(kind="", kind_probability=np.nan, because=because)
     unit = "W" if "consumption" in readings else ""
     hour = pd.to_datetime(named["timestamp"], utc=True).dt.floor("h")
     asked = named["alarm"] & (True if models is None else named["model"].isin(models))
