@@ -1826,6 +1826,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'smartgrid_ai/forecast/baseline.py'),
                                                 'smartgrid_ai.forecast.baseline.TreeBaseline.save': ( 'forecast.baseline.html#treebaseline.save',
                                                                                                       'smartgrid_ai/forecast/baseline.py'),
+                                                'smartgrid_ai.forecast.baseline._drawn': ( 'forecast.baseline.html#_drawn',
+                                                                                           'smartgrid_ai/forecast/baseline.py'),
                                                 'smartgrid_ai.forecast.baseline._grow': ( 'forecast.baseline.html#_grow',
                                                                                           'smartgrid_ai/forecast/baseline.py'),
                                                 'smartgrid_ai.forecast.baseline._members': ( 'forecast.baseline.html#_members',

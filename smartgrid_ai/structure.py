@@ -228,7 +228,8 @@ class StructureModel:
         return columns if np.isinf(limit) else np.clip(columns, -limit, limit)
 
     def _standardise(self, hours: HourTable, train: np.ndarray) -> None:
-        a, b = int(hours.bounds[0]), int(hours.bounds[1])
+        longest = int(np.argmax(np.bincount(hours.meter[train], minlength=1)))
+        a, b = (int(bound) for bound in hours.bounds[longest : longest + 2])
         columns = self._columns(hours, slice(a, b))[train[a:b]]
         spread = columns.std(0) if len(columns) else np.ones(columns.shape[1])
         spread = np.where(spread > 1e-3, spread, 1.0).astype(np.float32)
@@ -241,10 +242,10 @@ class StructureModel:
     def _fit_group(self, hours: HourTable, observed: np.ndarray, level: np.ndarray) -> np.ndarray:
         "Weights of all meters together, zero where there is but one, which needs no group; returns the mean X'X."
         width = self._columns(hours, slice(int(hours.bounds[0]), int(hours.bounds[0]) + 2)).shape[1]
-        every = max(int(observed.sum()) // GROUP_ROWS, 1)
+        share, random = min(GROUP_ROWS / max(int(observed.sum()), 1), 1.0), np.random.default_rng(0)
         square, cross, count = np.zeros((width, width)), np.zeros(width), 0
         for number, (a, b) in enumerate(zip(hours.bounds[:-1], hours.bounds[1:])):
-            rows = np.flatnonzero(observed[a:b])[number % every :: every]
+            rows = np.flatnonzero(observed[a:b] & (random.random(b - a) < share))
             columns = self._columns(hours, slice(a, b))[rows]
             target = hours.load[a:b][rows] / level[number] - 1
             square += columns.T @ columns

@@ -95,9 +95,16 @@ def _grow(inputs: np.ndarray, target: np.ndarray, trees: int, seed: int) -> list
 
 
 def _thinned(table: pd.DataFrame) -> pd.DataFrame:
-    "Rows with a target in order of time, every so many of them."
+    "Rows with a target in order of time, at most FOREST_ROWS of them."
     table = table[table["target"].notna()].sort_values("timestamp", kind="stable")
-    return table.iloc[:: max(-(-len(table) // FOREST_ROWS), 1)]
+    return table.iloc[_drawn(len(table), FOREST_ROWS)]
+
+
+def _drawn(rows: int, most: int) -> np.ndarray:
+    "At most so many of the rows, at random and in order; every k-th could be always the same meter or hour."
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(rows).choice(rows, most, replace=False))
 
 
 def _members(forests: list, inputs: np.ndarray) -> np.ndarray:
@@ -111,7 +118,7 @@ def _stack(inputs: np.ndarray, target: np.ndarray, trees: int, seed: int):
 
     unseen, truth = [], []
     for before, after in TimeSeriesSplit(FOLDS).split(inputs):
-        after = after[:: max(len(after) // JUDGED_ROWS, 1)]
+        after = after[_drawn(len(after), JUDGED_ROWS)]
         unseen.append(_members(_grow(inputs[before], target[before], trees, seed), inputs[after]))
         truth.append(target[after])
     return Ridge(alpha=1e-3, fit_intercept=False, positive=True).fit(

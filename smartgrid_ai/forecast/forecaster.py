@@ -145,7 +145,8 @@ class Forecaster:
 
     def _calibrate(self, frame: Frame, marks: Marks) -> None:
         wanted = frame.wanted_in(marks.validation, FIT_EVERY)
-        kept = np.isin(wanted.origin, np.flatnonzero(marks.calibration))
+        first = wanted.target[:: wanted.ahead]
+        kept = marks.calibration[first] & marks.calibration[first + wanted.ahead - 1]
         wanted = Wanted(wanted.origin[kept], wanted.day[kept], wanted.ahead)
         answers = self.family.answer(frame, wanted)
         actual, meter = frame.hours.load[wanted.target], frame.hours.meter[wanted.target]
