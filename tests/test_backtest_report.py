@@ -10,7 +10,7 @@ pytest.importorskip("papermill", reason="the extra [report] is not installed")
 
 from smartgrid_ai.cli import main
 from smartgrid_ai.evaluate import horizons
-from smartgrid_ai.evaluate.comparison import grouped_metrics, score_rows
+from smartgrid_ai.evaluate.comparison import daily_peaks, grouped_metrics, score_rows
 from smartgrid_ai.evaluate.style import figure_svg
 from smartgrid_ai.readings import DataError
 
@@ -98,6 +98,17 @@ def test_a_plain_table_of_the_next_hour_is_enough(table, tmp_path):
     assert "No country was named" in text and "so nothing is promised" in text
     for absent in ("How the error grows", "Whom the gate trusts", "The worst meters"):
         assert absent not in text
+
+
+def test_a_meter_of_zeros_spoils_no_figure(table, tmp_path):
+    dead = (table["meter_id"] == "m1").to_numpy()
+    table = table.assign(actual=table["actual"].where(~dead, 0.0))
+    table["prediction"] = table["prediction"].where(~dead, 0.1)
+    code, text = render(table, tmp_path, *HERE)
+    said = re.sub("<[^>]+>", " ", re.sub("<(svg|style).*?</(svg|style)>", "", text, flags=re.S))
+    assert code == 0 and not re.search(r"\b(nan|inf)\b|misses by –", said, re.I)
+    peaks = daily_peaks(table, MELBOURNE)
+    assert set(peaks["meter_id"]) == {"m0"} and peaks["timing"].notna().all()
 
 
 def test_mistakes_end_before_the_page_is_begun(table, tmp_path, capsys):

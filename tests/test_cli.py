@@ -280,6 +280,19 @@ def forecasts(desk):
         return pd.read_parquet("out/forecasts.parquet")
 
 
+def test_a_file_of_forecasts_knows_what_its_numbers_do_not_show(forecasts, capsys):
+    told = {
+        "unit": "kW",
+        "timezone": ZONE,
+        "clock": "utc",
+        "weather": "observed (perfect forecast)",
+    }
+    assert told.items() <= forecasts.attrs.items()
+    assert call("report", "backtest", "out/forecasts.parquet", "--unit", "MW") == 2
+    said = capsys.readouterr().err
+    assert "written with unit 'kW', not 'MW'" in said and "the file knows" in said
+
+
 def test_forecasts_are_a_tidy_table_of_the_test_hours(forecasts):
     first = ["model", "meter_id", "task", "issued", "timestamp", "horizon", "prediction"]
     assert {*first, *QUANTILES, "confidence", "actual", "temperature"} <= set(forecasts)
@@ -546,6 +559,15 @@ def test_every_model_is_at_hand(trained, model):
     assert np.isfinite(predict("meters.csv", *HERE, "--model", model)["prediction"]).all()
 
 
+def test_thousandfold_readings_are_doubted(trained, capsys):
+    assert call("predict", "meters.csv", "--unit", "MW", "--timezone", "Asia/Tokyo") == 0
+    told = capsys.readouterr().err
+    assert "is the unit right?" in told and "Asia/Tokyo" in told
+    assert call("predict", "meters.csv", *HERE, "--start", "2014-10-20") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if line.startswith("note: ")] == told[-1:] and "shown" in told[-1]
+
+
 def test_a_file_by_the_wall_clock_is_answered_by_it_even_on_the_night_it_turns_back(trained):
     meters = pd.read_csv("meters.csv", parse_dates=["timestamp"])
     wall = pd.to_datetime(meters["timestamp"], utc=True).dt.tz_convert(ZONE).dt.tz_localize(None)
@@ -575,7 +597,9 @@ def test_the_day_ahead_is_forecast_by_models_trained_for_it(ahead, model, capsys
     assert (shown["issued"] == last + pd.Timedelta(hours=1)).all()
     assert (shown.groupby("meter_id").size() == 24).all()
     assert np.isfinite(shown[["prediction", *QUANTILES]]).all().all()
-    assert f"{model} 1.0.0" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"{model} 1.0.0" in told.out
+    assert "without the temperature" in told.err and "consumption" in told.err
     span = ("--start", "2014-10-20")
     early = predict("meters.csv", *HERE, *ahead, "--model", model, *span)
     assert (early["issued"].dt.tz_convert(ZONE) == pd.Timestamp("2014-10-20", tz=ZONE)).all()

@@ -113,9 +113,10 @@ def test_a_table_in_pieces_appears_whole_or_not_at_all(readings, tmp_path):
     with TableWriter(path) as table:
         table.write(readings.head(5))
         table.write(readings[5:9].drop(columns="temperature"))
+        table.facts = {"unit": "kW"}
     again = pd.read_parquet(path)
     assert os.listdir(tmp_path) == ["out.parquet"] and len(again) == table.rows == 9
-    assert again["temperature"].notna().sum() == 5
+    assert again["temperature"].notna().sum() == 5 and again.attrs == {"unit": "kW"}
 
 
 # The sample

@@ -87,6 +87,16 @@ def test_unit_slips_are_found_by_the_meters_own_level(healthy, factor):
     assert (mended["quality"][800:810] == int(Quality.UNIT_SLIP | Quality.REPAIRED)).all()
 
 
+def test_a_meter_of_zeros_and_a_counter_are_told(healthy):
+    zeros = with_values(healthy, slice(0, 719), 0.0)
+    assert found(validate(zeros), "zero") == {"a": 720}
+    counted = with_values(healthy, slice(0, 719), healthy["consumption"][:720].cumsum())
+    report = validate(counted)
+    assert found(report, "register") == {"a": 720} and "counter" in str(report)
+    back = with_values(counted, [400], 1.0)
+    assert found(validate(back), "register") == {}
+
+
 def test_a_shorter_flat_line_or_a_step_that_stays_is_no_fault(healthy):
     assert len(validate(with_values(healthy, slice(200, 222), 311.5)).findings) == 0
     raised = with_values(healthy, slice(400, 719), healthy["consumption"][400:720] + 3000)

@@ -141,7 +141,9 @@ def alarm_parameters(
 # %% ../../nbs/84_commands.report.ipynb #535ff649
 def backtest_options(parser: argparse.ArgumentParser) -> None:
     "What a file of forecasts does not say about itself."
-    group = parser.add_argument_group("of a backtest")
+    group = parser.add_argument_group(
+        "what was said to smartgrid backtest (a Parquet file of its --forecasts knows)"
+    )
     group.add_argument("--unit", choices=UNITS, help="unit of the forecasts (default: W)")
     group.add_argument(
         "--timezone", metavar="TZ", help="civil time zone of the meters (default: UTC)"
@@ -149,8 +151,8 @@ def backtest_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--country", metavar="CC", help="country of the public holidays, such as AU")
     group.add_argument("--subdivision", metavar="S", help="state or province of the holidays")
     group.add_argument(
-        "--clock", choices=("utc", "local"), default="utc",
-        help="what stamps without an offset mean: utc, or local for the wall clock of --timezone",
+        "--clock", choices=("utc", "local"),
+        help="what stamps without an offset mean: utc, or local for the wall clock of --timezone (default: utc)",
     )  # fmt: skip
     group.add_argument(
         "--weather", metavar="TEXT",
@@ -167,14 +169,18 @@ def backtest_parameters(
     options: argparse.Namespace,
 ) -> dict[str, str]:
     "Parameters of the notebook; `DataError` for a file that is not there or an unknown place."
+    from smartgrid_ai.evaluate.files import SAID, facts_of_forecasts
     from smartgrid_ai.readings import Place
 
     if not Path(options.forecasts).is_file():
         raise DataError(f"{options.forecasts}: no such file")
     Place(options.timezone or "UTC", options.country, options.subdivision)
-    names = ("unit", "timezone", "country", "subdivision", "clock", "weather", "task", "title")
-    said = {name: getattr(options, name) for name in names if getattr(options, name)}
-    return {"forecasts": str(options.forecasts)} | said
+    said, asked = (
+        {name: getattr(options, name) for name in names if getattr(options, name)}
+        for names in (SAID, ("task", "title"))
+    )
+    known = facts_of_forecasts(options.forecasts, said)
+    return {"forecasts": str(options.forecasts)} | known | asked
 
 # %% ../../nbs/84_commands.report.ipynb #dd30da78
 def tune_parameters(

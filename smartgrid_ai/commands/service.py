@@ -72,6 +72,7 @@ def run_predict(options: argparse.Namespace) -> int:
     "Forecast from a file of readings."
     from dataclasses import replace
 
+    from smartgrid_ai.forecast.doubts import forecast_doubts
     from smartgrid_ai.forecast.forecaster import load_forecaster
     from smartgrid_ai.registry import Registry
     from smartgrid_ai.windows import parse_instant
@@ -89,9 +90,12 @@ def run_predict(options: argparse.Namespace) -> int:
         parse_instant(options.start, source.place),
         parse_instant(options.end, source.place, ends=True),
     )
-    forecast = forecaster.predict(read(source), options.model, *span)
+    readings = read(source)
+    forecast = forecaster.predict(readings, options.model, *span)
     if options.forecasts:
-        write_forecasts(forecast, options, source)
+        write_forecasts(forecast, options, source, forecaster.weather)
+    for doubt in forecast_doubts(forecaster, readings, forecast, options.timezone):
+        say(f"note: {doubt}")
     shown = in_clock(in_unit(forecast, options.unit), source).tail(24)
     if len(shown) < len(forecast):
         say(
@@ -251,7 +255,7 @@ def run_everything(options: argparse.Namespace) -> int:
     print(f"{source.name}\n{validate(readings)}", flush=True)
     result = train_and_show(options, source, readings)
     if options.forecasts:
-        write_forecasts(result.forecasts, options, source)
+        write_forecasts(result.forecasts, options, source, result.weather)
     codes = [
         run_report_command(report_of_training(options, name)) for name in ("train", "anomalies")
     ]

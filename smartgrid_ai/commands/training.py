@@ -164,7 +164,7 @@ def run_backtest(options: argparse.Namespace) -> int:
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}")
     if options.forecasts and file is None:
-        write_forecasts(result.forecasts, options, source)
+        write_forecasts(result.forecasts, options, source, result.weather)
     if options.json:
         _write_facts(result, options, source)
     return 0
@@ -185,6 +185,8 @@ def _backtest_parts(options: argparse.Namespace, source, file, drawn, models, ch
 
         given = (file, drawn, dates_of(options), source.place, models)
         result = backtest_many(*given, write=write if table else None, **chosen)
+        if table:
+            table.facts = _facts_about(options, source, result.weather)
     for note in file.notes:
         say(f"note: {note}")
     if table:
@@ -207,17 +209,27 @@ def horizons_of(
     return horizons
 
 # %% ../../nbs/85_commands.training.ipynb #8a63ab9b
+def _facts_about(options: argparse.Namespace, source, weather: str) -> dict[str, str]:
+    "What the numbers in a file of forecasts do not show."
+    place = source.place
+    facts = {"unit": options.unit or "W", "timezone": place.timezone, "country": place.country}
+    facts |= {"subdivision": place.subdivision, "clock": source.clock, "weather": weather}
+    return {name: said for name, said in facts.items() if said}
+
+
 def write_forecasts(
     forecasts,  # tidy table in W
     options: argparse.Namespace,
     source,
+    weather: str,  # what the models knew of it
 ) -> None:
     "Write a table of forecasts in the unit and by the clock of the file that came in."
     from smartgrid_ai.data.tables import write_table
     from smartgrid_ai.workflow import in_clock, in_unit
 
     path = options.forecasts
-    write_table(in_clock(in_unit(forecasts, options.unit), source), path)
+    facts = _facts_about(options, source, weather)
+    write_table(in_clock(in_unit(forecasts, options.unit), source), path, facts)
     say(f"{len(forecasts):,} forecasts in {options.unit or 'W'} written to {path}")
 
 # %% ../../nbs/85_commands.training.ipynb #88ca9a11

@@ -28,6 +28,8 @@ RULES = {
     "flat": ("warning", "same value for a day or more"),
     "jump": ("warning", "leaps away and back within an hour"),
     "unit_slip": ("warning", "a run 1000 times above or below the meter's own level"),
+    "zero": ("warning", "every value is zero: nothing connected, or nothing read"),
+    "register": ("warning", "values only ever rise: a counter's readings, not what each hour used"),
 }
 
 
@@ -169,12 +171,27 @@ def slip_factor(
     return np.where(_run_length(same) >= limits.slip_hours, factor, 1.0)
 
 # %% ../../nbs/08_data.rules.ipynb #77e83412
+LEAST_HOURS = 100  # readings of a meter before it is judged as a whole
+
+
+def _whole_meters(table: ReadingsTable, load: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "(rows,) bool each: of meters that read zero throughout, and of meters whose values only rise."
+    zero, register = np.zeros(len(load), bool), np.zeros(len(load), bool)
+    for start, stop in zip(table.bounds[:-1], table.bounds[1:]):
+        known = load[start:stop][np.isfinite(load[start:stop])]
+        if len(known) >= LEAST_HOURS:
+            zero[start:stop] = not known.any()
+            register[start:stop] = (np.diff(known) >= 0).all() and known[-1] > known[0]
+    return zero, register
+
+# %% ../../nbs/08_data.rules.ipynb #578241c1
 def marks(
     table: ReadingsTable,
     limits: Limits,
 ) -> list[tuple[str, str, np.ndarray]]:  # rule, column, mask over the rows
     "Every rule about values, applied."
     load = table.frame["consumption"].to_numpy()
+    zero, register = _whole_meters(table, load)
     found = [
         ("missing_value", "consumption", np.isnan(load)),
         ("negative", "consumption", load < 0),
@@ -182,6 +199,8 @@ def marks(
         ("flat", "consumption", _flat(table, load, limits)),
         ("jump", "consumption", _jump(table, load, limits)),
         ("unit_slip", "consumption", slip_factor(table, load, limits) != 1),
+        ("zero", "consumption", zero),
+        ("register", "consumption", register),
     ]
     for name in ("consumption", *COVARIATES):
         if name in table.frame:

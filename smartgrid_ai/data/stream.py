@@ -7,6 +7,7 @@ __all__ = ['MOST_ROWS', 'MeterFile', 'rows_in', 'sample_meters', 'sample_in_word
 
 # %% ../../nbs/14_data.stream.ipynb #ada0523d
 import gzip
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -250,6 +251,7 @@ class TableWriter:
         path: str | Path,  # .parquet, .csv or .csv.gz
     ):
         self.path, self.rows = Path(path), 0
+        self.facts: dict = {}  # kept beside the table in a Parquet file, as `attrs`; known at the end at the latest
         if not suffix_of(self.path):
             raise DataError(f"{path}: unknown kind of file; end it in .csv, .csv.gz or .parquet")
         if self.path.is_dir():
@@ -276,6 +278,8 @@ class TableWriter:
         self.rows += len(frame)
 
     def __exit__(self, kind, *_) -> None:
+        if self._columns is not None and suffix_of(self.path) == ".parquet":
+            self._stream.add_key_value_metadata({"PANDAS_ATTRS": json.dumps(self.facts)})
         for stream in self._closing:
             stream.close()
         if kind is None and self._columns is not None:

@@ -338,6 +338,8 @@ def _with_rows(file: RawTable) -> RawTable:
 def write_table(
     frame: pd.DataFrame,  # any table, readings or forecasts
     path: str | Path,  # .csv, .csv.gz or .parquet
+    facts: dict
+    | None = None,  # kept beside the table in a Parquet file, as `attrs`; a CSV has no room for them
 ) -> Path:  # where it lies
     "Write a table whole or not at all; missing folders are made. `DataError` for an unknown suffix."
     path = Path(path)
@@ -348,7 +350,7 @@ def write_table(
         raise DataError(f"{path}: a folder of that name exists")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     frame = frame.copy(deep=False)
-    frame.attrs = {}
+    frame.attrs = facts or {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".parquet":

@@ -251,6 +251,7 @@ def telling_weeks(
     rows = rows.drop_duplicates(["meter_id", "timestamp"])
     rows = rows.assign(week=(rows["day"] - rows["day"].min()).dt.days // 7)
     level = rows.groupby("meter_id", observed=True)["load"].mean()
+    level = level.where(level > 0)
     weeks = rows.groupby(["meter_id", "week"], observed=True)["mae"].agg(["mean", "size"])
     weeks["mean"] /= level.reindex(weeks.index.get_level_values(0)).to_numpy()
     weeks = weeks[weeks["size"] >= 0.9 * weeks["size"].max()]["mean"].dropna()

@@ -249,7 +249,10 @@ def daily_peaks(
     forecasts: pd.DataFrame,  # tidy, W, or what `score_rows` made of it
     place: Place,  # whose days
 ) -> pd.DataFrame:  # task, model, meter_id, day, peak [W], error [%], timing [h]; later = positive
-    "How far the forecast of each civil day's largest hour is off, in height (% of the peak) and in time (hours)."
+    """How far the forecast of each civil day's largest hour is off, in height (% of the peak) and in time (hours).
+
+    Days whose largest hour is not above zero have no peak and are left out.
+    """
     table = score_rows(forecasts, place)
     table = table[table["prediction"].notna()]
     one = pd.Series(_row_key(table.assign(horizon=0), ("task", "model", "meter_id"))).is_unique
@@ -265,7 +268,7 @@ def daily_peaks(
     days = table.iloc[first][keys].assign(peak=peak)
     days["error"] = 100 * (said - peak) / np.where(peak > 0, peak, np.nan)
     days["timing"] = said_when - when
-    return _plain(days[np.bincount(group) >= FULL_DAY].reset_index(drop=True))
+    return _plain(days[(np.bincount(group) >= FULL_DAY) & (peak > 0)].reset_index(drop=True))
 
 
 def peak_metrics(
