@@ -271,7 +271,7 @@ class OriginEncoder:
         origins = origins_in(hours, train)
         if not len(origins):
             raise DataError(
-                "the training part holds no 24 observed hours after five weeks of history; start it earlier"
+                "the train part holds no 24 observed hours with four weeks of history before them; give longer readings"
             )
         picked = np.random.default_rng(seed).choice(
             origins, min(FIT_ORIGINS, len(origins)), replace=False

@@ -130,7 +130,7 @@ class Preprocessor:
         empty = [name for name, lost in zip(FEATURE_NAMES, np.isnan(values).all(axis=0)) if lost]
         if empty:
             raise DataError(
-                f"feature {empty[0]!r} is missing in every training row; give at least 365 hours of readings"
+                f"feature {empty[0]!r} is missing in every training row; its hours before are not in the readings, or not observed"
             )
         self.medians = np.nanmedian(values, axis=0)
         self.scaler = StandardScaler().fit(fill_gaps(values, self.medians))

@@ -111,7 +111,8 @@ def _check_split(split: Split, stamps: pd.Series) -> None:
             cuts = ", ".join(f"{key} {value}" for key, value in split.as_dict().items())
             span = f"{stamps.iloc[0]} to {stamps.iloc[-1]}" if len(stamps) else "no hour"
             raise DataError(
-                f"the {name} part is empty: {cuts}, but readings cover {span}; move the dates"
+                f"the {name} part is empty: {cuts}, but readings cover {span}; move the dates, or give more readings "
+                "(two months are a beginning, a year is good)"
             )
 
 # %% ../nbs/23_windows.ipynb #15cbb341

@@ -129,12 +129,26 @@ def test_mistakes_are_named(scorer, parts):
         LoadScorer().fit(quarters)
 
 
+def test_a_fit_that_fails_changes_nothing(scorer, parts, batch):
+    short = parts[0].tail(48).assign(meter_id="shop-2")
+    other = parts[0].assign(consumption=9.0, meter_id="shop-1")
+    with pytest.raises(DataError, match="meter shop-2: 48 hours"):
+        scorer.fit(pd.concat([other, short], ignore_index=True))
+    assert list(scorer.judges) == ["shop-1"]
+    rest = scorer.score_many(parts[1].iloc[:30])
+    np.testing.assert_allclose(rest["score"], batch["score"].iloc[:30], atol=1e-6)
+
+
 def test_a_stamp_years_ahead_is_refused_and_true_readings_go_on(scorer, parts, batch):
     latest = parts[0]["timestamp"].iloc[-1]
     with pytest.raises(DataError, match=r"meter shop-1: the hour 2031-.* days after the latest.*mend the stamp"):  # fmt: skip
         scorer.score("shop-1", "2031-05-20 03:00Z", 500.0)
     with pytest.raises(DataError, match="mend the stamp, or fit the meter again"):
         scorer.score("shop-1", latest + pd.Timedelta(weeks=8, hours=1), 500.0)
+    leap = parts[1].iloc[:2].copy()
+    leap.iloc[1, leap.columns.get_loc("timestamp")] += pd.Timedelta(weeks=9)
+    with pytest.raises(DataError, match=r"days after the latest.*mend the stamp"):
+        scorer.score_many(leap)
     rest = scorer.score_many(parts[1].iloc[:30])
     np.testing.assert_allclose(rest["score"], batch["score"].iloc[:30], atol=1e-6)
     assert scorer.score("shop-1", latest + pd.Timedelta(weeks=8), 500.0)["consumption"] == 500

@@ -19,7 +19,8 @@ from smartgrid_ai.forecast.gru import GRUNetwork
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import SequenceData, SequenceTable, chronological_split
 
-QUICK = {"epochs": 1, "batches": 3, "trees": 2, "experts": ("gru", "dense", "tree")}
+QUICK = {"epochs": 1, "batches": 3, "trees": 2}
+FEW = {1: ("gru", "dense", "tree"), 24: ("gru", "dense", "tree"), 168: ("dense", "tree")}
 FAMILIES = {"baseline": TreeFamily, "lightgbm": RowFamily, "moe": MixtureFamily}
 CASES = [
     ("baseline", 1),
@@ -65,7 +66,7 @@ def test_models_catch_up_once_everything_is_chosen(load, split, family, horizon,
         before["after"] = self.answer(frame, wanted).location
 
     monkeypatch.setattr(kind, "catch_up", noting)
-    forecaster = Forecaster(family, Place(), horizon=horizon, **QUICK)
+    forecaster = Forecaster(family, Place(), horizon=horizon, experts=FEW[horizon], **QUICK)
     forecaster.fit(load, split)
     for name in forecaster.models:
         assert not np.allclose(before["location"][name], before["after"][name]), name
@@ -82,7 +83,9 @@ def test_what_happens_after_the_test_begins_changes_nothing(load, split, family,
     spoilt = load.assign(consumption=np.where(later, 1e7, load["consumption"]))
     answers = []
     for table in (load, spoilt):
-        forecaster = Forecaster(family, Place(), horizon=horizon, **QUICK).fit(table, split)
+        forecaster = Forecaster(
+            family, Place(), horizon=horizon, experts=FEW[horizon], **QUICK
+        ).fit(table, split)
         answers.append(forecaster.predict(load[~later].reset_index(drop=True)))
     pd.testing.assert_frame_equal(*answers)
 

@@ -106,6 +106,10 @@ def test_the_grid_speaks_through_its_own_channels():
     low[-3:] -= 0.35
     change = (lambda load: load * 0.85**1.2, 5)
     assert likeliest(described(*change, voltage=sag, frequency=frequency)) == "voltage_event"
+    half = described(*change, voltage=np.r_[voltage[:-5], [115.5] * 5])
+    assert "the voltage is 50% off" in kind_sentence({"voltage_event": 1.0}, half).replace(
+        " %", "%"
+    )
     same = (lambda load: load, 3)
     assert likeliest(described(*same, voltage=voltage, frequency=low)) == "frequency_excursion"
     fleet = np.full((len(LOAD), 6), 0.1)

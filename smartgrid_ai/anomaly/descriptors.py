@@ -206,22 +206,24 @@ AGREED = 0.3  # mean agreement of the fleet, from −1 to 1, that is no chance
 
 
 def _voltage(voltage: np.ndarray | None, start: int) -> float:
+    "Largest distance from the usual voltage, as a share of it."
     if voltage is None:
         return 0.0
     past, now = voltage[max(start - WEEK, 0) : start], voltage[start:]
     past, now = past[np.isfinite(past)], now[np.isfinite(now)]
     if not (len(past) and len(now)) or np.median(past) <= 0:
         return 0.0
-    return float(min(np.abs(now / np.median(past) - 1).max() / VOLTAGE_LIMIT, 3))
+    return float(np.abs(now / np.median(past) - 1).max())
 
 
 def _frequency(frequency: np.ndarray | None, start: int) -> float:
+    "Largest distance from the nominal frequency, in Hz."
     now = np.array([]) if frequency is None else frequency[start:]
     now = now[np.isfinite(now)]
     if len(now) == 0:
         return 0.0
     nominal = 50.0 if np.median(now) < 55 else 60.0
-    return float(min(np.abs(now - nominal).max() / FREQUENCY_LIMIT, 3))
+    return float(np.abs(now - nominal).max())
 
 
 def _together(own: np.ndarray, fleet: np.ndarray | None) -> float:
@@ -271,7 +273,8 @@ def describe_run(
 
     Some are there to be told, not to decide: the medians `typical_load` and `typical_expected` of the
     strange hours in W, the strangest hour's `peak_load` and `peak_expected`, how many hours there are from the first
-    strange one to the last (`strange_hours`) and since then (`usual_again`), `lag` in hours (positive = late); of how
+    strange one to the last (`strange_hours`) and since then (`usual_again`), `lag` in hours (positive = late), how far the
+    supply is off (`voltage_off`, a share, and `frequency_off`, Hz); of how
     many meters (`fleet`) how many deviate the same way (`companions`, both with this one) and what they read over
     what was expected (`common_ratio`).
     """
@@ -285,12 +288,13 @@ def describe_run(
     steps = np.diff(before[: span.stop - span.start + 1])
     start = min(span.start, first)
     fleet, ratio = (None if part is None else part[span] for part in (fleet_residual, fleet_ratio))
+    off = {"voltage_off": _voltage(voltage, start), "frequency_off": _frequency(frequency, start)}
     grid = {
-        "voltage": _voltage(voltage, start),
-        "frequency": _frequency(frequency, start),
+        "voltage": min(off["voltage_off"] / VOLTAGE_LIMIT, 3.0),
+        "frequency": min(off["frequency_off"] / FREQUENCY_LIMIT, 3.0),
         "together": _together(one.residual, fleet),
     }
     shape = _shape(one, steps)
     alone = {"alone": shape["small"] * (1 - grid["together"])}
     told = _told(one) | _companions(one, fleet, ratio)
-    return shape | _gains(one) | grid | alone | told
+    return shape | _gains(one) | grid | alone | told | off

@@ -108,8 +108,8 @@ def kind_sentence(
     reason = REASONS[kind].format(
         **_load_words(descriptors, unit),
         lag=f"{_hours(abs(descriptors['lag']))} {'late' if descriptors['lag'] > 0 else 'early'}",
-        voltage=f"{descriptors['voltage'] / 10:.0%}",
-        frequency=f"{descriptors['frequency'] / 5:.2f}",
+        voltage=f"{descriptors['voltage_off']:.0%}",
+        frequency=f"{descriptors['frequency_off']:.2f}",
         **_fleet_words(descriptors),
     )
     since = descriptors["usual_again"] if kind in ENDING else 0

@@ -9,6 +9,7 @@ __all__ = ['FORMAT', 'LONGEST_GAP', 'LoadScorer', 'load_scorer']
 import json
 import os
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ class LoadScorer:
         Meters that are to be judged together are best fitted together: the training parts of those that
         join later are not heard by the fleet.
         """
-        learned = {}
+        learned, judges = {}, {}
         for meter, part in check_readings(readings).groupby("meter_id", sort=False):
             meter, known = str(meter), _columns(part)
             judge = LoadJudge(self.place, self.false_alarms)
@@ -145,9 +146,10 @@ class LoadScorer:
                 learned[meter] = known[0], judge.learn(*known)
             except DataError as error:
                 raise DataError(f"meter {meter}: {error}") from None
-            self.judges[meter] = judge
-            self.last.pop(meter, None)
+            judges[meter] = judge
         self.fleet.learn(learned)
+        self.judges |= judges
+        self.last = {meter: row for meter, row in self.last.items() if meter not in judges}
         return self
 
     def score(
@@ -186,7 +188,10 @@ class LoadScorer:
         for meter, part in check_readings(readings).groupby("meter_id", sort=False):
             meter = str(meter)
             parts[meter], rows[meter] = _columns(part), part.index
-            self._check_order(meter, self._judge_of(meter), int(parts[meter][0][0]))
+            hours = parts[meter][0].tolist()
+            self._check_order(meter, self._judge_of(meter), hours[0])
+            for earlier, hour in pairwise(hours):
+                _check_gap(meter, earlier, hour)
         answers = judge_together(self.judges, self.fleet, parts)
         tables = {name: _table(name, parts[name], own, rows[name]) for name, own in answers.items()}
         self.last |= {name: table.iloc[-1:].to_dict("records")[0] for name, table in tables.items()}
@@ -206,11 +211,7 @@ class LoadScorer:
                 f"meter {meter}: the hour {np.datetime64(hour, 'h')} UTC {what}, the latest is {when}; "
                 "send readings in order of time, once per hour"
             )
-        if hour - latest > LONGEST_GAP:
-            raise DataError(
-                f"meter {meter}: the hour {np.datetime64(hour, 'h')} UTC is {(hour - latest) / 24:,.0f} days after the latest, "
-                f"{np.datetime64(latest, 'h')}: mend the stamp, or fit the meter again after more than {LONGEST_GAP // 24} days of silence"
-            )
+        _check_gap(meter, latest, hour)
 
     def save(
         self,
@@ -281,6 +282,14 @@ def _columns(part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, dict[str, np.n
         raise DataError(f"meter {meter} has several readings in one hour: average them first")
     others = {name: part[name].to_numpy(dtype=float) for name in OTHERS if name in part}
     return hours, part["consumption"].to_numpy(dtype=float), others
+
+
+def _check_gap(meter: str, latest: int, hour: int) -> None:
+    if hour - latest > LONGEST_GAP:
+        raise DataError(
+            f"meter {meter}: the hour {np.datetime64(hour, 'h')} UTC is {(hour - latest) / 24:,.0f} days after the latest, "
+            f"{np.datetime64(latest, 'h')}: mend the stamp, or fit the meter again after more than {LONGEST_GAP // 24} days of silence"
+        )
 
 
 def _table(meter: str, part: Part, answers: dict[str, np.ndarray], rows: pd.Index) -> pd.DataFrame:

@@ -81,7 +81,12 @@ def run_predict(options: argparse.Namespace) -> int:
     check_output(options.forecasts, read=(options.data,))
     name = "baseline" if options.model == "baseline" else "moe"
     name += "" if options.horizon == 1 else f"_{options.horizon}"
-    bundle = Registry(options.models).resolve(name, options.model_version)
+    registry = Registry(options.models)
+    if options.horizon > 1 and name not in registry.names():
+        raise ModelError(
+            f"{options.models} holds no model of {options.horizon} hours ahead: train one with smartgrid train --horizon {options.horizon}"
+        )
+    bundle = registry.resolve(name, options.model_version)
     forecaster = load_forecaster(bundle.path)
     source = source_of(options)
     if not source.timezone:

@@ -186,7 +186,7 @@ def _without_twins(
         raise DataError(
             f"{file.name}: meter {meters[int(row['code'])]} has different rows for {stamp} "
             f"({len(conflict)} such stamps): keep one of each. If the file tells wall clock time, say so "
-            "with clock='local' and its time zone"
+            "and where: --clock local --timezone Europe/Berlin (in Python clock='local')"
         )
     file.notes.append(f"{identical.sum()} rows left out: exact copies of another row")
     return table[~identical]

@@ -251,7 +251,7 @@ class TableWriter:
         path: str | Path,  # .parquet, .csv or .csv.gz
     ):
         self.path, self.rows = Path(path), 0
-        self.facts: dict = {}  # kept beside the table in a Parquet file, as `attrs`; known at the end at the latest
+        self.facts: dict = {}  # kept in the footer of a Parquet file, where pandas keeps `attrs`; known at the end at the latest
         if not suffix_of(self.path):
             raise DataError(f"{path}: unknown kind of file; end it in .csv, .csv.gz or .parquet")
         if self.path.is_dir():

@@ -93,7 +93,7 @@ def _attributes(path: Path) -> dict:
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        metadata = pq.read_metadata(path).metadata or {}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a table: {error}") from None
     return json.loads(metadata.get(b"PANDAS_ATTRS", b"{}"))

@@ -108,7 +108,7 @@ class OriginData(LightningDataModule):
         self.within = hours_within(train, frame.hours.left)
         if not len(self.origins):
             raise DataError(
-                "the training part holds no day with five weeks before it; start it earlier"
+                "the train part holds no day with four weeks of history before it; give longer readings"
             )
         self.wanted = frame.wanted_in(validation, every=6)
         self.batches = batches or int(np.clip(train.sum() // ROWS_PER_STEP, 50, 200))
