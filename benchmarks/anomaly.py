@@ -49,8 +49,10 @@ from smartgrid_ai.anomaly.detectors import (
     OneClassSVMDetector,
     RowScaler,
 )
+from smartgrid_ai.anomaly.neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from smartgrid_ai.anomaly.series import Signal, read_series, signals
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
+from smartgrid_ai.evaluate.paired import paired_bootstrap
 from smartgrid_ai.features import FEATURE_NAMES, make_features
 from smartgrid_ai.readings import Place
 
@@ -207,10 +209,6 @@ def contest(values: pd.DataFrame) -> str:
     mean = values.groupby("model")["value"].mean()
     rival = mean.drop([name for name in COMPOSED if name in mean]).idxmax()
     sentence = f"default / {rival}, the best single detector by AUC-PR: {mean['default'] / mean[rival]:.2f}"
-    if not has("smartgrid_ai.evaluate.paired"):
-        return f"{sentence} (no paired bootstrap in this version of the package)"
-    from smartgrid_ai.evaluate.paired import paired_bootstrap
-
     outcome = paired_bootstrap(values, "default", rival, 0)
     return (
         f"{sentence}; paired bootstrap over {outcome['series']} series: difference {outcome['difference']:+.3f}, "
@@ -249,15 +247,10 @@ def simulated_rows(count: int) -> tuple[np.ndarray, str]:  # (count, 31), scaled
 
 
 def our_detectors() -> dict[str, Callable]:
-    "Fresh detectors of this package by name; two come with newer versions."
-    found = [IsolationForestDetector, OneClassSVMDetector, AutoencoderDetector]
-    if has("smartgrid_ai.anomaly.neighbours"):
-        from smartgrid_ai.anomaly.neighbours import (
-            LocalOutlierFactorDetector,
-            NearestNeighbourDetector,
-        )
-
-        found += [LocalOutlierFactorDetector, NearestNeighbourDetector]
+    "Fresh detectors of this package by name."
+    found = (
+        IsolationForestDetector, OneClassSVMDetector, AutoencoderDetector, LocalOutlierFactorDetector, NearestNeighbourDetector,
+    )  # fmt: skip
     return {kind.name: kind for kind in found}
 
 

@@ -298,6 +298,7 @@ def test_order_of_rows_and_labels_do_not_matter(detector, split):
 def test_mistakes_of_users_are_named(detector, split):
     train, later = split
     for table, message in [
+        (later.head(0), "not one row"),
         (later.drop(columns="timestamp"), "no column 'timestamp'"),
         (later.drop(columns="pressure"), "no column 'pressure'"),
         (later.assign(pressure="high"), "'pressure' holds"),

@@ -83,6 +83,8 @@ def _checked_table(readings: pd.DataFrame, channels: Iterable[str]) -> pd.DataFr
             raise DataError(f"column {name!r} holds {readings[name].dtype}, not numbers")
     if readings["timestamp"].isna().any():
         raise DataError("a row without timestamp: remove it or fill it in")
+    if not len(readings):
+        raise DataError("no readings: the table has not one row")
     owner = readings.get("asset_id", "asset")
     readings = readings.assign(asset_id=owner).astype({"asset_id": str})
     return readings.sort_values(["asset_id", "timestamp"], kind="stable")
