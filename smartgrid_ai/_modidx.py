@@ -1082,6 +1082,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'smartgrid_ai/data/sources.py'),
                                            'smartgrid_ai.data.sources._fahrenheit_to_celsius': ( 'data.sources.html#_fahrenheit_to_celsius',
                                                                                                  'smartgrid_ai/data/sources.py'),
+                                           'smartgrid_ai.data.sources._found_steps': ( 'data.sources.html#_found_steps',
+                                                                                       'smartgrid_ai/data/sources.py'),
                                            'smartgrid_ai.data.sources._hourly_means': ( 'data.sources.html#_hourly_means',
                                                                                         'smartgrid_ai/data/sources.py'),
                                            'smartgrid_ai.data.sources._instants': ( 'data.sources.html#_instants',

@@ -142,6 +142,16 @@ def test_a_told_step_wins(csv):
     assert read_readings(path, step="30min")["consumption"].tolist() == [2000, 2000]
 
 
+def test_a_told_step_is_not_longer_than_the_file_shows(csv):
+    lines = [
+        f"2014-01-01 {hour:02}:{minute:02},1" for hour in range(3) for minute in (0, 15, 30, 45)
+    ]
+    with pytest.raises(
+        DataError, match="0 days 00:15:00 apart, closer than a step of 0 days 01:00:00"
+    ):
+        read_readings(csv("time,kWh", *lines), step="1h")
+
+
 def test_unit_from_the_name_and_the_silence_about_it(csv):
     said = read_readings(csv("time,load_mw", "2014-01-01 00:00,2"))
     assert (

@@ -117,6 +117,27 @@ def _unit(file: RawTable, unit: str | None) -> str:
     return told or "W"
 
 
+def _found_steps(codes: np.ndarray, instants: np.ndarray, meters: int) -> np.ndarray:
+    "(meters,) µs, the commonest distance of each meter's rows to the minute; that of all meters where there are few."
+    same = codes[1:] == codes[:-1]
+    distance = np.diff(instants)[same]
+    distance = np.where(
+        distance > 60_000_000, (distance + 30_000_000) // 60_000_000 * 60_000_000, distance
+    )
+    pairs = pd.DataFrame({"code": codes[1:][same], "distance": distance})
+    counts = pairs.value_counts().reset_index()
+    counts = counts.sort_values(["count", "distance"], ascending=[False, True])
+    overall = pairs["distance"].mode().iloc[0] if len(pairs) else HOUR_US
+    common = counts.drop_duplicates("code").set_index("code")
+    enough = (common["count"] >= 5) | (common["distance"] <= HOUR_US)
+    return (
+        common["distance"]
+        .where(enough, overall)
+        .reindex(range(meters), fill_value=overall)
+        .to_numpy()
+    )
+
+
 def _steps(
     codes: np.ndarray,  # (rows,), sorted
     instants: np.ndarray,  # (rows,), µs, rising within a meter
@@ -124,27 +145,17 @@ def _steps(
     step: str | pd.Timedelta | None,
     file: str,
 ) -> np.ndarray:  # (meters,), µs
-    "Length of one step per meter; `DataError` where it is more than an hour."
+    "Length of one step per meter; `DataError` where it is more than an hour, or rows are closer than the step that was told."
+    steps = _found_steps(codes, instants, len(meters))
     if step is not None:
-        steps = np.full(len(meters), _microseconds(step))
-    else:
-        same = codes[1:] == codes[:-1]
-        distance = np.diff(instants)[same]
-        distance = np.where(
-            distance > 60_000_000, (distance + 30_000_000) // 60_000_000 * 60_000_000, distance
-        )
-        pairs = pd.DataFrame({"code": codes[1:][same], "distance": distance})
-        counts = (
-            pairs.value_counts()
-            .reset_index()
-            .sort_values(["count", "distance"], ascending=[False, True])
-        )
-        overall = pairs["distance"].mode().iloc[0] if len(pairs) else HOUR_US
-        common = counts.drop_duplicates("code").set_index("code")
-        common = common["distance"].where(
-            (common["count"] >= 5) | (common["distance"] <= HOUR_US), overall
-        )
-        steps = common.reindex(range(len(meters)), fill_value=overall).to_numpy()
+        told = _microseconds(step)
+        closer = np.flatnonzero(steps < told)
+        if len(closer):
+            raise DataError(
+                f"{file}: rows of meter {meters[closer[0]]} are {pd.Timedelta(steps[closer[0]], 'us')} apart, closer than a step "
+                f"of {pd.Timedelta(told, 'us')}: leave --step out, or give the step of the file"
+            )
+        steps = np.full(len(meters), told)
     if (steps > HOUR_US).any() or (steps <= 0).any():
         worst = int(np.argmax(steps))
         raise DataError(
