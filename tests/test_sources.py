@@ -238,6 +238,16 @@ def test_fahrenheit(csv):
 # -- how text is written -------------------------------------------------------------------------
 
 
+def test_two_decimal_signs_in_a_file_are_refused(csv):
+    path = csv(
+        "meter;time;kW;temperature",
+        "x;31.01.2014 00:00;1.234,5;21.0",
+        "x;31.01.2014 01:00;7,5;20.5",
+    )
+    with pytest.raises(DataError, match="'21.0' has a point before decimals"):
+        read_readings(path)
+
+
 def test_decimal_commas_thousands_and_semicolons(csv):
     path = csv(
         "Meter;Datetime;Load [kW];Temperature [°C]",

@@ -253,6 +253,14 @@ def _style(path: Path) -> dict:
     style = {"sep": separator, "skiprows": blank, "decimal": "," if decimal_comma else "."}
     if decimal_comma and re.search(edge + r"-?\d{1,3}(\.\d{3})+,\d", text):
         style["thousands"] = "."
+        odd = re.search(
+            edge + r"(-?\d+\.\d{1,2})(?=[\s\"]*" + re.escape(separator) + ")", text + separator
+        )
+        if odd:
+            raise DataError(
+                f"{path}: {odd[1]!r} has a point before decimals, while other numbers have one before thousands and a decimal comma: "
+                "write all with one decimal sign"
+            )
     return style
 
 # %% ../../nbs/10_data.tables.ipynb #39dbf91e
