@@ -137,6 +137,12 @@ def test_meters_may_differ_in_step(csv):
     assert (read["consumption"] == 4000).all() and len(read) == 6
 
 
+def test_a_told_unit_that_the_name_contradicts_is_noted(csv):
+    read = read_readings(csv("time,Load (MW)", "2014-01-01 00:00,2"), unit="kWh")
+    assert read["consumption"].tolist() == [2000]
+    assert "read as kWh, as told, though its name 'Load (MW)' says MW" in read.attrs["notes"]
+
+
 def test_a_told_step_wins(csv):
     path = csv("time,kWh", "2014-01-01 00:00,1", "2014-01-01 01:00,1")
     assert read_readings(path, step="30min")["consumption"].tolist() == [2000, 2000]

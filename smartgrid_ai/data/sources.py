@@ -108,7 +108,10 @@ def _microseconds(step: str | pd.Timedelta) -> int:
 def _unit(file: RawTable, unit: str | None) -> str:
     "The unit as told, else as the column's name says, else W."
     name = file.found["consumption"]
-    told = unit or describe_column(name)[1]
+    named = describe_column(name)[1]
+    told = unit or named
+    if unit and named and unit != named:
+        file.notes.append(f"read as {unit}, as told, though its name {name!r} says {named}")
     if told is None:
         file.notes.append(f"no unit told nor found in {name!r}: taken as W")
     elif unit is None:
