@@ -23,7 +23,12 @@ from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
 from smartgrid_ai.forecast.moe import NETWORKS
 from smartgrid_ai.reports import find_report
 from smartgrid_ai.tuning import confirm, study
-from smartgrid_ai.tuning.findings import importance_findings, importance_of, trials_table
+from smartgrid_ai.tuning.findings import (
+    importance_findings,
+    importance_of,
+    search_findings,
+    trials_table,
+)
 from smartgrid_ai.tuning.space import (
     DEFAULT,
     RANGES,
@@ -254,6 +259,17 @@ def test_importance_needs_enough_trials(bench, instant, tmp_path):
     opened = study.open_study(tmp_path / "a.sqlite", bench.facts)
     study.search(opened, bench, 3)
     assert "too few" in importance_findings(importance_of(opened), 3)[0]
+
+
+def test_a_default_that_nothing_beats_is_said_to_be_best():
+    space = {n: optuna.distributions.FloatDistribution(*RANGES[n]) for n in RANGES}
+    space["hidden"] = optuna.distributions.CategoricalDistribution(SIZES)
+    opened = optuna.create_study()
+    for error, own in ((0.4, {}), (0.5, {"learning_rate": 2.0}), (0.6, {"hidden": 0.5})):
+        made = {"params": DEFAULT | own, "distributions": space, "value": error}
+        opened.add_trial(optuna.trial.create_trial(**made))
+    told = search_findings(opened)
+    assert told[1] == "None of 3 finished trials beats the default on the weeks that choose."
 
 
 # Files

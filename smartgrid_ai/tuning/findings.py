@@ -89,6 +89,8 @@ def search_findings(
     lines.append(
         f"{better} of {int(done.sum())} finished trials beat the default on the weeks that choose; the best by {-gain:.1f} %, "
         f"in trial {int(table['trial'][errors.idxmin()])}."
+        if better
+        else f"None of {int(done.sum())} finished trials beats the default on the weeks that choose."
     )
     middle = errors.quantile([0.25, 0.75]).to_numpy()
     lines.append(
