@@ -250,7 +250,7 @@ def test_two_decimal_signs_in_a_file_are_refused(csv):
         "x;31.01.2014 00:00;1.234,5;21.0",
         "x;31.01.2014 01:00;7,5;20.5",
     )
-    with pytest.raises(DataError, match="'21.0' has a point before decimals"):
+    with pytest.raises(DataError, match=r"'21\.0' has a point before decimals"):
         read_readings(path)
 
 
