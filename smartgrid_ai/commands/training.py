@@ -214,10 +214,9 @@ def horizons_of(
 
 # %% ../../nbs/85_commands.training.ipynb #8a63ab9b
 def _facts_about(options: argparse.Namespace, source, weather: str) -> dict[str, str]:
-    "What the numbers in a file of forecasts do not show."
-    place = source.place
-    facts = {"unit": options.unit or "W", "timezone": place.timezone, "country": place.country}
-    facts |= {"subdivision": place.subdivision, "clock": source.clock, "weather": weather}
+    "What the numbers in a file of forecasts do not show; a place that was not named is left open."
+    facts = {"unit": options.unit or "W", "clock": source.clock, "weather": weather}
+    facts |= {name: getattr(source, name) for name in ("timezone", "country", "subdivision")}
     return {name: said for name, said in facts.items() if said}
 
 
