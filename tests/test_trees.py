@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
 from smartgrid_ai.errors import DataError, ModelError
@@ -199,6 +200,16 @@ def test_big_meters_count_more():
     for squared in (False, True):
         model = TreeExpert().fit(pulled, pulled, trees=40, squared=squared)
         assert model.predict(pulled)[0, 0] > 0.3
+
+
+def test_columns_cut_beforehand_give_the_trees_that_boosting_gives_by_itself():
+    some, later = rows(3000), rows(500, 1)
+    some.inputs[::7, 2], later.inputs[::5, 2] = np.nan, np.nan
+    model = TreeExpert().fit(some, later, trees=30)
+    known = some.take(some.observed)
+    squared = model.location.loss == "squared_error"
+    plain = clone(model.location).fit(known.learnable, known.target, known.weight(squared))
+    np.testing.assert_allclose(model.predict(later)[:, 0], plain.predict(later.inputs), atol=1e-9)
 
 
 def test_the_tails_of_the_residuals_decide_the_loss_and_not_the_number_of_meters():
