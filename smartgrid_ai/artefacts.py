@@ -9,7 +9,6 @@ __all__ = ['FORECAST_COLUMNS', 'SCORE_COLUMNS', 'describe_run', 'provenance_tabl
 
 # %% ../nbs/80_artefacts.ipynb #c45aa7e3
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from .data.tables import write_table
+from .files import replacing
 from .provenance import describe_data, git_revision, package_versions, plain
 from .readings import DataError, Place, watts_per
 
@@ -25,13 +25,9 @@ def _write(path: Path, frame_or_facts: pd.DataFrame | dict) -> str:
     if isinstance(frame_or_facts, pd.DataFrame):
         return str(write_table(frame_or_facts, path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        text = json.dumps(plain(frame_or_facts), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(frame_or_facts), indent=1, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return str(path)
 
 

@@ -7,7 +7,6 @@ __all__ = ['QUANTISED', 'INT8_LOSS', 'DESCRIPTION', 'ARRAYS', 'quantise', 'Verdi
 
 # %% ../nbs/63_export.ipynb #d10339a7
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from torch import nn
 
 from .descriptor import constants
 from .errors import DataError, ModelError
+from .files import replacing
 from .forecast.moe import FIT_EVERY, Frame
 from .forecast.wanted import Wanted
 from smartgrid_ai.portable import (
@@ -48,18 +48,15 @@ def quantise(
 
     path = Path(path)
     target = path.with_suffix(".int8.onnx")
-    partial = path.with_name(f".{target.name}.{os.getpid()}.partial")
     how = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
     try:
         how["nodes_to_exclude"] = _by_vectors(onnx.load(path).graph)
-        with quiet():
-            quantize_dynamic(path, partial, op_types_to_quantize=list(QUANTISED), **how)
-        OnnxNetwork(partial)
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            with quiet():
+                quantize_dynamic(path, partial, op_types_to_quantize=list(QUANTISED), **how)
+            OnnxNetwork(partial)
     except Exception as error:  # its errors have no class in common
         raise ModelError(f"{path} cannot be quantised: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 # %% ../nbs/63_export.ipynb #1a875f12

@@ -6,14 +6,14 @@
 __all__ = ['page_html', 'free_name', 'write_page', 'list_reports', 'write_index']
 
 # %% ../nbs/80_pages.ipynb #61246e92
-import os
-import tempfile
 from datetime import UTC, datetime
 from html import escape
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+
+from .files import replacing
 
 # %% ../nbs/80_pages.ipynb #b94d399a
 def page_html(
@@ -58,14 +58,8 @@ def write_page(
     page: str,
 ) -> Path:
     "Write a page whole or not at all."
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 # %% ../nbs/80_pages.ipynb #d5258354

@@ -10,7 +10,6 @@ __all__ = ['LIBRARIES', 'Examples', 'TOLERANCE', 'COMPARED', 'need_onnx', 'quiet
 import copy
 import importlib
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ModelError
+from .files import replacing
 from .forecast.expert import ExpertNetwork
 
 # %% ../nbs/62_portable.ipynb #8868fcea
@@ -285,8 +285,7 @@ def export_network(
     need_onnx()
     path, examples = Path(path), examples or example_inputs(network)
     network = copy.deepcopy(network).cpu().eval()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(_graph(copy.deepcopy(network), examples, outputs))
         file = OnnxNetwork(partial)
         difference = largest_difference(network, file, examples)
@@ -294,7 +293,4 @@ def export_network(
             raise ModelError(
                 f"{path.name} differs from PyTorch by {difference:.1e}, allowed is {tolerance:.0e}: not written"
             )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return Exported(path.name, file.inputs, file.outputs, path.stat().st_size, difference)

@@ -79,7 +79,7 @@ def test_memory_is_bounded(scorer, parts, tmp_path):
     scorer.save(tmp_path / "late")
     early, late = ((tmp_path / name).stat().st_size for name in ("early", "late"))
     assert abs(late - early) < 300 and late < 200_000
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_same_reading_twice_teaches_once(scorer, parts, batch):

@@ -146,7 +146,7 @@ def test_saved_and_loaded_they_say_the_same(fitted, name, tmp_path):
     judge = rows(300, 3)
     again = MODELS[name].load(tmp_path)
     assert (again.predict(judge) == fitted[name].predict(judge)).all()
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
     again.save(tmp_path)
     assert (MODELS[name].load(tmp_path).predict(judge) == again.predict(judge)).all()
 

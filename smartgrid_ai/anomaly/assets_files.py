@@ -7,7 +7,6 @@ __all__ = ['FILES', 'LEVELS', 'save_assets', 'load_assets']
 
 # %% ../../nbs/45_anomaly.assets_files.ipynb #45761497
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from .drift import LevelDrift
 from .monitor import AssetMonitor
 from .quadratic import QuadraticForm
 from .regimes import Regimes
+from ..files import replacing
 from ..readings import ModelError
 
 # %% ../../nbs/45_anomaly.assets_files.ipynb #018a74ca
@@ -68,9 +68,9 @@ def _monitor(card: dict, arrays: dict[str, np.ndarray], settings: dict) -> Asset
     monitor.dynamics.coefficients = arrays["coefficients"]
     forms = _by_state(arrays, "form")
     monitor.dynamics.forms = {state: QuadraticForm(array) for state, array in forms.items()}
-    monitor.calibration = TailCalibration()
-    monitor.calibration.knots, monitor.calibration.surprises = arrays["knots"], arrays["surprises"]
-    monitor.calibration.scale = float(arrays["scale"][0])
+    monitor.calibration = TailCalibration.of(
+        arrays["knots"], arrays["surprises"], arrays["scale"][0]
+    )
     monitor.drift = LevelDrift()
     for name in LEVELS:
         setattr(monitor.drift, name, arrays[f"drift.{name}"])
@@ -80,12 +80,6 @@ def _monitor(card: dict, arrays: dict[str, np.ndarray], settings: dict) -> Asset
     return monitor
 
 # %% ../../nbs/45_anomaly.assets_files.ipynb #9e3994a6
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
-
-
 def _read(path: Path, reader: Callable[[Path], dict]) -> dict:
     if not path.is_file():
         raise ModelError(f"{path} is missing: fit and save the detector of assets again")
@@ -114,8 +108,10 @@ def save_assets(
         for number, monitor in enumerate(detector.monitors.values())
         for name, array in _arrays(monitor).items()
     }
-    _replace(folder / FILES[1], lambda path: save_file(arrays, path))
-    _replace(folder / FILES[0], lambda path: path.write_text(json.dumps(config, indent=1)))
+    with replacing(folder / FILES[1]) as path:
+        save_file(arrays, path)
+    with replacing(folder / FILES[0]) as path:
+        path.write_text(json.dumps(config, indent=1))
 
 # %% ../../nbs/45_anomaly.assets_files.ipynb #7b28831a
 def load_assets(

@@ -22,6 +22,7 @@ from smartgrid_ai.anomaly.assets import (
 )
 from .autoregression import LAGS
 from .monitor import Memory, Smooth
+from ..files import replacing
 from ..readings import DataError, ModelError
 
 # %% ../../nbs/45_anomaly.assets_stream.ipynb #c4c98611
@@ -118,11 +119,9 @@ class AssetStream:
         for asset, memory in self.memories.items():
             smooth, aside = _packed(memory.smooth), _packed(memory.aside)
             kept[asset] = {"smooth": smooth, "aside": aside, "age": memory.age}
-        path = Path(path)
         content = {"format": 1, "detector": _fingerprint(self.detector), "assets": kept}
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(content))
-        os.replace(part, path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(content))
 
     def resume(
         self,

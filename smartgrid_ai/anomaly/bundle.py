@@ -7,13 +7,13 @@ __all__ = ['FILES', 'TRUSTED', 'write_bundle', 'read_bundle']
 
 # %% ../../nbs/42_anomaly.bundle.ipynb #a40e1128
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from ..files import replacing
 from ..readings import ModelError
 
 # %% ../../nbs/42_anomaly.bundle.ipynb #1d430840
@@ -21,12 +21,6 @@ FILES = ("config.json", "detectors.skops", "ensemble.safetensors")
 TRUSTED = ["sklearn.tree._tree.Tree"]
 
 # %% ../../nbs/42_anomaly.bundle.ipynb #260bf70b
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
-
-# %% ../../nbs/42_anomaly.bundle.ipynb #851d87e8
 def write_bundle(
     folder: Path | str,  # made when it does not exist
     config: dict,  # anything that JSON can hold
@@ -41,9 +35,12 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     packed = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 9}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    _replace(folder / FILES[0], lambda path: path.write_text(json.dumps(config, indent=1)))
-    _replace(folder / FILES[1], lambda path: skops.io.dump(machines, path, **packed))
-    _replace(folder / FILES[2], lambda path: save_file(arrays, path))
+    with replacing(folder / FILES[0]) as path:
+        path.write_text(json.dumps(config, indent=1))
+    with replacing(folder / FILES[1]) as path:
+        skops.io.dump(machines, path, **packed)
+    with replacing(folder / FILES[2]) as path:
+        save_file(arrays, path)
 
 # %% ../../nbs/42_anomaly.bundle.ipynb #fff8816a
 def _read(path: Path, reader: Callable[[Path], dict]) -> dict:

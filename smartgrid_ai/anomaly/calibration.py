@@ -31,6 +31,13 @@ class TailCalibration:
         self.scale = float(max(excess, 0.05 * spread, 1e-9 * max(1.0, abs(ordered[start]))))
         return self
 
+    @classmethod
+    def of(cls, knots: np.ndarray, surprises: np.ndarray, scale: float) -> "TailCalibration":
+        "The calibration that has learned these numbers before."
+        calibration = cls()
+        calibration.knots, calibration.surprises, calibration.scale = knots, surprises, float(scale)
+        return calibration
+
     def surprise(
         self,
         scores: np.ndarray,  # (n,)

@@ -308,10 +308,10 @@ def _assembled(config: dict, machines: dict, arrays: dict[str, np.ndarray]) -> A
     for name in ARRAYS:
         setattr(ensemble.scaler, name, arrays[f"scaler.{name}"])
     for name in (*DETECTOR_NAMES, "mean"):
-        calibration = ensemble.calibrations[name] = TailCalibration()
-        calibration.knots = arrays[f"calibration.{name}.knots"]
-        calibration.surprises = arrays[f"calibration.{name}.surprises"]
-        calibration.scale = float(arrays[f"calibration.{name}.scale"][0])
+        knots, surprises, scale = (
+            arrays[f"calibration.{name}.{part}"] for part in ("knots", "surprises", "scale")
+        )
+        ensemble.calibrations[name] = TailCalibration.of(knots, surprises, scale[0])
     ensemble.detectors = _restored(ensemble.parameters["detectors"], machines, arrays)
     return ensemble
 

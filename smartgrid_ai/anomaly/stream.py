@@ -7,7 +7,6 @@ __all__ = ['FORMAT', 'LONGEST_GAP', 'LoadScorer', 'load_scorer']
 
 # %% ../../nbs/46_anomaly.stream.ipynb #07b0548b
 import json
-import os
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +18,7 @@ from .assets_stream import check_place_of
 from .calibration import TailCalibration
 from .fleet import FleetJudge
 from .load import OTHERS, LoadJudge, Part, judge_together
+from ..files import replacing
 from ..readings import DataError, ModelError, Place, check_readings, hour_number
 
 # %% ../../nbs/46_anomaly.stream.ipynb #6d48f8a1
@@ -66,12 +66,8 @@ def _unpack(
         for name in PARTS.get(owner, PARTS["supply"]):
             setattr(part, name, numbers[owner][name])
     for name, scale in numbers["scales"].items():
-        calibration = TailCalibration()
-        calibration.knots, calibration.surprises = (
-            arrays[f"knots.{name}"],
-            arrays[f"surprises.{name}"],
-        )
-        calibration.scale = scale
+        knots, surprises = arrays[f"knots.{name}"], arrays[f"surprises.{name}"]
+        calibration = TailCalibration.of(knots, surprises, scale)
         if name in judge.supply:
             judge.supply[name].calibration = calibration
         else:
@@ -104,9 +100,9 @@ def _unpack_fleet(numbers: dict, arrays: dict[str, np.ndarray], place: Place) ->
     for name in SHARED:
         setattr(fleet, name, arrays[name])
     if numbers["scale"] is not None:
-        fleet.calibration = TailCalibration()
-        fleet.calibration.knots, fleet.calibration.surprises = arrays["knots"], arrays["surprises"]
-        fleet.calibration.scale = numbers["scale"]
+        fleet.calibration = TailCalibration.of(
+            arrays["knots"], arrays["surprises"], numbers["scale"]
+        )
     return fleet
 
 # %% ../../nbs/46_anomaly.stream.ipynb #b4500613
@@ -233,10 +229,8 @@ class LoadScorer:
             for place, (_, parts) in enumerate(packed.values())
             for name, array in parts.items()
         }
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        save_file(arrays, part, {"card": json.dumps(card)})
-        os.replace(part, path)
+        with replacing(path) as partial:
+            save_file(arrays, partial, {"card": json.dumps(card)})
 
 # %% ../../nbs/46_anomaly.stream.ipynb #d10eaa63
 def load_scorer(

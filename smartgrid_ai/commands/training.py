@@ -28,6 +28,7 @@ from smartgrid_ai.commands.options import (
     training_options,
 )
 from ..errors import DataError
+from ..files import replacing
 
 # %% ../../nbs/85_commands.training.ipynb #1ab0944b
 def folder_options(parser: argparse.ArgumentParser) -> None:
@@ -247,10 +248,9 @@ def _write_facts(result, options: argparse.Namespace, source) -> None:
         "versions": package_versions(), "git_revision": git_revision(),
     }  # fmt: skip
     path = Path(options.json)
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(plain(facts), indent=1) + "\n")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(plain(facts), indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None

@@ -8,7 +8,6 @@ __all__ = ['ALIASES', 'LOAD_UNITS', 'OTHER_UNITS', 'EXTRAS', 'describe_column', 
 
 # %% ../../nbs/10_data.tables.ipynb #b904ab18
 import gzip
-import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..files import replacing
 from ..readings import ENERGY, POWER, DataError
 
 # %% ../../nbs/10_data.tables.ipynb #48cc5627
@@ -356,22 +356,22 @@ def write_table(
         raise DataError(f"{path}: unknown kind of file; end it in .csv, .csv.gz or .parquet")
     if path.is_dir():
         raise DataError(f"{path}: a folder of that name exists")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     frame = frame.copy(deep=False)
     frame.attrs = facts or {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix == ".parquet":
-            frame.to_parquet(partial, index=False, compression="zstd")
-        elif suffix == ".csv.gz":  # without name and time inside: same table, same bytes
-            with open(partial, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as squeezed:
-                frame.to_csv(squeezed, index=False, mode="wb")
-        else:
-            frame.to_csv(partial, index=False)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            _write(frame, partial, suffix)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
-    finally:
-        if partial.exists():
-            partial.unlink()
     return path
+
+
+def _write(frame: pd.DataFrame, path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        frame.to_parquet(path, index=False, compression="zstd")
+    elif suffix == ".csv.gz":  # without name and time inside: same table, same bytes
+        with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as squeezed:
+            frame.to_csv(squeezed, index=False, mode="wb")
+    else:
+        frame.to_csv(path, index=False)

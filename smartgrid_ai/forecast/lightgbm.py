@@ -7,13 +7,13 @@ __all__ = ['GRID', 'TREES', 'PATIENCE', 'FIXED', 'LEAST_ROWS', 'TUNED_ROWS', 'MO
            'LightGBMPeer']
 
 # %% ../../nbs/36_forecast.lightgbm.ipynb #4a751926
-import os
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from ..files import replacing
 from .misses import TRUSTED, MissSpread
 from .rows import RegressionRows
 from .storage import load_state, save_state
@@ -147,9 +147,8 @@ class LightGBMPeer:
         "Write `lightgbm.txt` in LightGBM's own format, and `lightgbm.skops`."
         text, rest = (Path(folder) / name for name in FILES)
         trees = self.booster.model_to_string(num_iteration=self.booster.best_iteration).encode()
-        part = text.with_name(text.name + ".part")
-        part.write_bytes(trees)
-        os.replace(part, text)
+        with replacing(text) as partial:
+            partial.write_bytes(trees)
         state = {name: getattr(self, name) for name in STATE}
         save_state(state | {"spread": vars(self.spread), "sha256": sha256(trees).hexdigest()}, rest)
 

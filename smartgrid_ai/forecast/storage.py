@@ -6,10 +6,10 @@
 __all__ = ['save_state', 'load_state']
 
 # %% ../../nbs/30_forecast.storage.ipynb #40f462d5
-import os
 from pathlib import Path
 from zipfile import ZIP_DEFLATED
 
+from ..files import replacing
 from ..readings import ModelError
 
 # %% ../../nbs/30_forecast.storage.ipynb #94ee4eed
@@ -20,9 +20,8 @@ def save_state(
     "Write one compressed file."
     import skops.io
 
-    part = path.with_name(path.name + ".part")
-    skops.io.dump(state, part, compression=ZIP_DEFLATED, compresslevel=9)
-    os.replace(part, path)
+    with replacing(path) as partial:
+        skops.io.dump(state, partial, compression=ZIP_DEFLATED, compresslevel=9)
 
 # %% ../../nbs/30_forecast.storage.ipynb #c37a377c
 def load_state(

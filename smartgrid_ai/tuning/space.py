@@ -9,11 +9,11 @@ __all__ = ['RANGES', 'DROPOUT_STEP', 'SIZES', 'DEFAULT', 'LABELS', 'FORMAT', 'su
 # %% ../../nbs/47_tuning.space.ipynb #441552b3
 import inspect
 import json
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ..errors import DataError
+from ..files import replacing
 from ..forecast.expert import LEARNING_RATE, ExpertSettings
 from ..forecast.moe import NETWORKS, usual_decay
 from ..forecast.paths import check_horizon
@@ -95,16 +95,13 @@ def write_settings(
 ) -> Path:
     "Write the file, whole or not at all; `DataError` where that is impossible."
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"format": FORMAT} | asdict(tuned), indent=1, allow_nan=False)
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
