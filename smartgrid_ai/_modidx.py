@@ -1792,6 +1792,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'smartgrid_ai/forecast/ahead.py'),
                                              'smartgrid_ai.forecast.ahead.View.forward': ( 'forecast.ahead.html#view.forward',
                                                                                            'smartgrid_ai/forecast/ahead.py'),
+                                             'smartgrid_ai.forecast.ahead.View.look': ( 'forecast.ahead.html#view.look',
+                                                                                        'smartgrid_ai/forecast/ahead.py'),
                                              'smartgrid_ai.forecast.ahead.View.set': ( 'forecast.ahead.html#view.set',
                                                                                        'smartgrid_ai/forecast/ahead.py')},
             'smartgrid_ai.forecast.attention': { 'smartgrid_ai.forecast.attention.AttentionAhead': ( 'forecast.attention.html#attentionahead',

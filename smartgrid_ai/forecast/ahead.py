@@ -31,9 +31,13 @@ class View(nn.Module):
             column, mean, deviation = shortcut
             self.shortcut[column], self.offset[0] = deviation, mean
 
+    def look(self, columns: Tensor) -> Tensor:
+        "The visible columns."
+        return columns * self.seen
+
     def forward(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         "The visible columns, and what the shortcut adds."
-        return columns * self.seen, columns @ self.shortcut + self.offset
+        return self.look(columns), columns @ self.shortcut + self.offset
 
 # %% ../../nbs/31_forecast.ahead.ipynb #862ae200
 ANSWERS = 3  # location, log of the distance below, log of the distance above
@@ -84,9 +88,10 @@ class AheadNetwork(nn.Module):
         future: Tensor,  # (batch, hours ahead, width) scaled
     ) -> Tensor:  # (batch, hours ahead, 3), in residual sizes
         "Forecast all hours of the block at once."
-        seen, _ = self.view(past[..., : self.width])
         coming, added = self.view(future)
-        earlier = self.embed(seen) + self.outcome(past[..., self.width :])
+        earlier = self.embed(self.view.look(past[..., : self.width])) + self.outcome(
+            past[..., self.width :]
+        )
         later = self.embed(coming)
         return self.answer(torch.cat([self.mind(earlier, later), later], -1), added)
 
