@@ -20,6 +20,7 @@ from .artefacts import SCORE_COLUMNS, AnomalyArtefacts
 from .data.sources import canonical_readings
 from .data.tables import describe_column, find_columns, load_table, suffix_of
 from .data.timestamps import parse_timestamps, wall_clock_to_utc
+from .evaluate.alarms import SENSOR
 from .provenance import git_revision, package_versions
 from .readings import DataError, watts_per
 from .workflow import Source
@@ -221,7 +222,9 @@ def _header(path: str) -> list[str]:
 
 def _general(source: Source) -> tuple[pd.DataFrame, str]:
     frame = read_series(source.data, dict(source.columns))
-    channel = dict(source.columns).get("consumption") or signals(frame)[0].channels[0]
+    told = dict(source.columns).get("consumption")
+    sensors = list(dict.fromkeys(name for one in signals(frame) for name in one.channels))
+    channel = told or sensors[0]
     if channel not in frame:
         raise DataError(f"{source.data}: no column {channel!r}; there are: {', '.join(map(str, frame))}")  # fmt: skip
     factor = watts_per(source.unit) if source.unit else 1.0
@@ -235,6 +238,8 @@ def _general(source: Source) -> tuple[pd.DataFrame, str]:
         table["fault"] = frame["fault"].fillna("").astype(str)
     if "label" in frame:
         table["label"] = _yes_or_no(frame["label"], f"{source.data}, column 'label'")
+    if not told and not source.unit:
+        table |= {SENSOR + name: frame[name].astype(float) for name in sensors}
     return pd.DataFrame(table), "" if source.unit else f"{channel} [unit of the file]"
 
 # %% ../nbs/83_alarm_files.ipynb #32a84b17

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from smartgrid_ai.alarm_files import alarm_artefacts, has_series, read_judged, read_scores
+from smartgrid_ai.anomaly.detect import detect
 from smartgrid_ai.cli import main
 from smartgrid_ai.commands import report
 from smartgrid_ai.evaluate import alarms, contest, kinds
@@ -57,6 +58,13 @@ def test_windows_stop_at_the_ends_of_a_series_and_long_faults_are_cut():
     windows = alarms.run_windows(alarms.missed_faults(table), table, BERLIN)
     assert [len(window) for _, window in windows] == [60 + 240 + 60, 61]
     assert windows[0][0].startswith("shop, theft: Sun 24 Mar 2024 21:00, 58 days")
+
+
+def test_windows_of_any_number_of_seconds_can_be_cut():
+    for length in range(1, 40):
+        table = rows(100, flagged=[(20, 20 + length, "")], step="s")
+        _, window = alarms.run_windows(alarms.alarm_runs(table), table, BERLIN, margin=10)[0]
+        assert len(window) == 10 + length + 10
 
 
 def test_joining_keeps_what_the_scores_say_and_an_hour_shown_twice():
@@ -287,3 +295,27 @@ def test_half_a_wish_is_a_mistake_in_one_line(words, hint, tmp_path, capsys):
     error = capsys.readouterr().err
     assert hint in error and len(error.strip().splitlines()) == 1
     assert "anomalies" not in report.PAGES
+
+
+def test_alarms_of_a_machine_are_shown_on_the_sensor_they_blame(tmp_path):
+    random, time = np.random.default_rng(0), pd.date_range("2024-01-01", periods=900, freq="s")
+    common = random.normal(size=900).cumsum() * 0.02
+    pump = pd.DataFrame({"series": "pump", "timestamp": time, "flow_lpm": 60 + common})
+    pump["pressure_bar"] = 4 + 0.1 * common + random.normal(0, 0.01, 900)
+    pump["flow_lpm"] += random.normal(0, 0.05, 900)
+    pump.loc[700:760, "pressure_bar"] += 1
+    pump.to_csv(tmp_path / "pump.csv", index=False)
+    scores = detect(pump, ("default",))
+    assert list(scores)[-2:] == ["channel", "because"]
+    scores.to_parquet(tmp_path / "scores.parquet")
+    material = alarm_artefacts(str(tmp_path / "scores.parquet"), Source(str(tmp_path / "pump.csv")))
+    table = alarms.join_readings(material.scores, material.readings)
+    runs = alarms.alarm_runs(table)
+    assert alarms.blamed_sensors(runs, table)[0] == "pressure_bar"
+    _, window = alarms.run_windows(runs, table, BERLIN)[0]
+    assert (window["quantity"] == "pressure_bar").all() and window["consumption"].max() < 6
+    shown = alarms.run_table(runs, table, BERLIN, material.quantity)
+    name, value = shown["sensor"][0].split(": ")
+    assert name == "pressure_bar" and float(value) > 4.8
+    figure = plot_anomalies([("pump", window)], BERLIN, material.quantity)
+    assert figure.axes[0].get_ylabel() == "pressure_bar"

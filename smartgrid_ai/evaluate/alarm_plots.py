@@ -76,7 +76,7 @@ def _clock_pattern(rows: pd.DataFrame) -> str:
 def plot_anomalies(
     windows: list[
         tuple[str, pd.DataFrame]
-    ],  # title; timestamp, consumption, alarm, of one series, perhaps label, expected, scale
+    ],  # title; timestamp, consumption, alarm, of one series, perhaps label, expected, scale, quantity of its own
     place: Place,  # whose clock
     quantity: str = "",  # what is drawn, with its unit; "" = a load in W
 ) -> "Figure":
@@ -84,9 +84,10 @@ def plot_anomalies(
     figure, panels = page_figure(0.6 + 1.45 * len(windows), len(windows), squeeze=False)
     found = {}
     for axes, (title, rows) in zip(panels[:, 0], windows):
-        unit, factor = ("", 1.0) if quantity else power_unit(rows["consumption"].abs().median())
+        shown = rows["quantity"].iloc[0] if "quantity" in rows else quantity
+        unit, factor = ("", 1.0) if shown else power_unit(rows["consumption"].abs().median())
         _draw_alarms(axes, rows, factor)
-        axes.set(title=title, ylabel=quantity or f"load [{unit}]")
+        axes.set(title=title, ylabel=shown or f"load [{unit}]")
         axes.margins(x=0.01)
         clock_axis(axes, place, _clock_pattern(rows))
         for handle, label in zip(*axes.get_legend_handles_labels()):
