@@ -26,6 +26,7 @@ from smartgrid_ai.anomaly.quadratic import QuadraticForm, shrunk_covariance
 from smartgrid_ai.anomaly.regimes import Regimes, checked_states
 from smartgrid_ai.anomaly.release import Release, above_line
 from smartgrid_ai.anomaly.series import read_series, signals
+from smartgrid_ai.anomaly.stillness import Stillness
 from smartgrid_ai.data.equipment import KINDS, SENSORS, SLOW, Fault, simulate_equipment
 from smartgrid_ai.readings import DataError, ModelError
 
@@ -245,6 +246,74 @@ def test_spike_is_an_alarm_and_soon_over():
     monitor = AssetMonitor().fit(values[:400])
     alarm = monitor.advance(monitor.fresh(), values[400:]).alarm
     assert alarm[200] and not alarm[250:].any()
+
+
+# Sensors that stick
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 39), max_size=5), st.integers(0, 1000))
+def test_repeats_are_counted_alike_in_any_pieces(cuts, seed):
+    random = np.random.default_rng(seed)
+    values = random.choice([0.0, 1.0, 2.0, np.nan], (40, 3), p=[0.2, 0.4, 0.2, 0.2])
+    states = random.choice(["normal", "tripped", ""], 40, p=[0.8, 0.1, 0.1])
+    whole, memory = (
+        Stillness.repeats(values, states, *Stillness.nothing(3)),
+        Stillness.nothing(3),
+    )
+    pieces = np.split(np.arange(40), sorted(set(cuts)))
+    parts = [Stillness.repeats(values[rows], states[rows], *memory) for rows in pieces]
+    assert (np.vstack(parts) == whole).all()
+    for channel in range(3):  # by hand, one reading after the other
+        last, count = np.nan, 0
+        for row in range(40):
+            now = values[row, channel]
+            if np.isfinite(now):
+                again = now == last and now != 0 and states[row] != "tripped"
+                last, count = now, count + 1 if again else 0
+            assert whole[row, channel] == count
+
+
+@pytest.mark.parametrize("channel", ["temperature", "pressure", "vibration"])
+def test_a_sensor_that_sticks_is_named_within_the_hour(channel):
+    stuck = Fault("stuck", onset=6 * 24 + 12, hours=6, channel=channel)
+    table = simulate_equipment("pump", (stuck,), days=8, minutes=2, seed=3)
+    train, later = table.iloc[: 4 * 720], table.iloc[4 * 720 :].reset_index(drop=True)
+    detector = AssetDetector().fit(train)
+    judged = detector.score(later)
+    faulty = later["fault"].ne("").to_numpy()
+    held = judged["repeats"].to_numpy() > 0
+    assert held[faulty].mean() > 0.9 and not held[~faulty].any()
+    assert (judged.loc[held, "channel"] == channel).all() and judged.loc[held, "alarm"].all()
+    row = int(np.flatnonzero(held)[0])
+    said = judged.loc[row].to_dict()
+    sentence = asset_sentence(said, asset_contributions(later.loc[row].to_dict(), said, 3))
+    assert (
+        f": {channel} has repeated " in sentence
+        and "for 11 readings; look at the sensor" in sentence
+    )
+
+
+def test_stillness_that_is_usual_is_no_fault():
+    values = machine(900)
+    values[:, 0] = values[:, 0].round(1)  # a coarse sensor repeats itself
+    values[600:700, 1] = 0.0  # switched off
+    values[:, 2] = np.where(
+        np.arange(900) % 300 < 150, 5.0, values[:, 2]
+    )  # at rest half of the time
+    monitor = AssetMonitor().fit(values[:450])
+    judged = monitor.advance(monitor.fresh(), values[450:])
+    assert monitor.still.limit[2] == np.inf and np.isfinite(monitor.still.limit[:2]).all()
+    assert not judged.repeats.any()
+
+
+def test_what_a_sensor_said_before_a_service_does_not_count():
+    values = machine(700)
+    states = np.full(700, "normal", dtype=object)
+    monitor = AssetMonitor().fit(values[:400], states[:400])
+    values[450:470, 1], states[459:462] = values[450, 1], "maintenance"
+    judged = monitor.advance(monitor.fresh(), values[400:], states[400:])
+    assert not judged.repeats.any()
 
 
 def test_too_little_to_learn_from_is_named():

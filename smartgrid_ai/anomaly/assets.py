@@ -61,8 +61,9 @@ def _judged_table(
     groups: Mapping[str, str] | None,
     index: pd.Index,
 ) -> pd.DataFrame:
-    "Columns of a judgement; `surprise` is the mean of both members."
-    columns = {name: getattr(judged, name) for name in ("surprise", "line", "score", "alarm")}
+    "Columns of a judgement."
+    numbers = ("surprise", "line", "score", "alarm", "repeats")
+    columns = {name: getattr(judged, name) for name in numbers}
     nothing = judged.share.sum(axis=1) == 0
     top = np.array(channels, dtype=object)[judged.share.argmax(axis=1)]
     columns["channel"] = np.where(nothing, "", top)
@@ -197,6 +198,10 @@ def asset_sentence(
     first = listed[0]
     name, unit = first["channel"], SENSORS.get(first["channel"], "")
     value, usual = (f"{first[key]:.3g} {unit}".strip() for key in ("value", "expected"))
+    if judged["repeats"]:
+        others = ", and so have others" if len(listed) > 1 else ""
+        text += f": {name} has repeated {value} for {judged['repeats']:.0f} readings{others}"
+        return f"{text}; look at the sensor itself first."
     text += f": {name} is {value} where about {usual} was expected ({first['share']:.0%} of it"
     if len(listed) > 1:
         text += f", then {listed[1]['channel']} {listed[1]['share']:.0%}"
