@@ -44,7 +44,7 @@ def usual() -> np.ndarray:
 
 def test_one_row_each_and_few_alarms_without_faults(usual):
     judged = univariate_scores(signal(machine()))
-    assert list(judged) == ["surprise", "score", "alarm"] and len(judged) == 1500
+    assert list(judged) == ["surprise", "score", "alarm", "because"] and len(judged) == 1500
     assert judged["score"].between(0, 1).all() and (judged["surprise"] >= 0).all()
     assert (judged["alarm"] == (judged["score"] > 0.5)).all()
     assert judged["alarm"][2 * DAY :].mean() < 0.01
@@ -102,6 +102,17 @@ def test_planted_fault_is_found(usual, kind):
     assert judged[where].max() > 0.5
     assert np.argmax(judged[2 * DAY :]) + 2 * DAY in range(where.start, where.stop + 80)
     assert judged[where].mean() > usual[where].mean()
+
+
+def test_a_value_that_sticks_is_told(usual):
+    values = machine()
+    values[1200:1260] = values[1200]
+    judged = univariate_scores(signal(values))
+    assert judged["alarm"][1211:1260].all() and judged["because"][:1211].eq("").all()
+    assert f"{values[1200]:.6g} has been repeated 11 times" in judged["because"][1211]
+    pd.testing.assert_series_equal(judged["score"][:1200], pd.Series(usual[:1200], name="score"))
+    coarse = values.round()
+    assert not univariate_scores(signal(coarse))["because"][:1200].any()
 
 
 def test_a_fault_is_still_strange_when_it_comes_back():

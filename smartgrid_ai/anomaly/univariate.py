@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .calibration import unit_score
+from .stillness import Stillness
 from ..kernels import compiled
 from ..readings import DataError
 
@@ -179,7 +180,7 @@ LINE = 6.0  # what one row in a hundred of a faultless series exceeds
 def univariate_scores(
     signal: OneChannel,
     seed: int = 0,  # nothing here is random; taken because every default detector takes it
-) -> pd.DataFrame:  # surprise (−ln p), score (0 to 1), alarm (score above 0.5); one row per row
+) -> pd.DataFrame:  # surprise (−ln p), score (0 to 1), alarm (score above 0.5), because (of stuck values); one row per row
     """Judge each row of a single-channel series by its past, without labels.
 
     The training rows' own scores come back, too, judged by the training part as a whole.
@@ -195,9 +196,35 @@ def univariate_scores(
     now = both_memories(np.vstack(answers), train, gap)
     lasting = (now + sum(fading_peak(now, half_life) for half_life in FADES)) / (1 + len(FADES))
     found = pd.Series(lasting * np.log(100) / LINE, np.flatnonzero(known))
-    surprise = found.reindex(range(len(known))).ffill()
-    score = unit_score(surprise.fillna(0.0).to_numpy())
-    return pd.DataFrame({"surprise": surprise.fillna(0.0), "score": score, "alarm": score > 0.5})
+    surprise = found.reindex(range(len(known))).ffill().fillna(0.0).to_numpy()
+    times, repeats = _stuck(signal)
+    surprise = np.where(times > 1, np.maximum(surprise, times * np.log(100)), surprise)
+    table = pd.DataFrame({"surprise": surprise, "score": unit_score(surprise)})
+    return table.assign(alarm=table["score"] > 0.5, because=_reasons(signal.values[:, 0], repeats))
+
+# %% ../../nbs/44_anomaly.univariate.ipynb #c64aa508
+MOST_STUCK = 3.0  # times the surprise of an alarm: no value that sticks is a larger worry
+
+
+def _stuck(signal: OneChannel) -> tuple[np.ndarray, np.ndarray]:
+    "(n,) how many times as often as allowed a value has repeated itself, 1 = the limit; and how often, 0 up to the limit."
+    values, nameless = np.asarray(signal.values, dtype=np.float64), np.full(len(signal.train), "")
+    train = np.asarray(signal.train, bool)
+    still = Stillness().fit(values[train], nameless[train])
+    repeats = still.repeats(values, nameless, *still.nothing(1))[:, 0]
+    times = np.minimum(repeats / still.limit[0], MOST_STUCK)
+    return times, np.where(times > 1, repeats, 0)
+
+
+def _reasons(value: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    "(n,) a sentence where a value is stuck."
+    said = np.full(len(value), "", dtype=object)
+    shown = pd.Series(value).ffill()
+    for row in np.flatnonzero(repeats):
+        said[row] = (
+            f"Anomaly: {shown[row]:.6g} has been repeated {repeats[row]:.0f} times; look at the sensor itself first."
+        )
+    return said
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #919afba6
 def _known_rows(signal: OneChannel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
