@@ -9,6 +9,7 @@ __all__ = ['BEGUN', 'NOBODY', 'PASSES', 'Split', 'chronological_split', 'parse_i
 # %% ../nbs/23_windows.ipynb #2cd83a38
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -106,10 +107,17 @@ def _quantile(stamps: pd.Series, share: float, place: Place) -> pd.Timestamp:
 
 
 def _check_split(split: Split, stamps: pd.Series) -> None:
+    told = split.as_dict()
+    span = f"{stamps.iloc[0]} to {stamps.iloc[-1]}" if len(stamps) else "no hour"
+    for name, follower in pairwise(told):
+        if getattr(split, name) >= getattr(split, follower):
+            raise DataError(
+                f"{follower} {told[follower]} does not come after {name} {told[name]}: train, validation and test follow "
+                f"one another, and readings cover {span}; move the dates"
+            )
     for name in ("train", "validation", "test"):
         if not split.part(stamps, name).any():
-            cuts = ", ".join(f"{key} {value}" for key, value in split.as_dict().items())
-            span = f"{stamps.iloc[0]} to {stamps.iloc[-1]}" if len(stamps) else "no hour"
+            cuts = ", ".join(f"{key} {value}" for key, value in told.items())
             raise DataError(
                 f"the {name} part is empty: {cuts}, but readings cover {span}; move the dates, or give more readings "
                 "(two months are a beginning, a year is good)"

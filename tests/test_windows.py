@@ -49,9 +49,18 @@ def test_an_instant_with_offset_is_taken_as_it_is():
     ("dates", "message"),
     [
         ({"test_start": "soon"}, "cannot read 'soon' as a date"),
-        ({"test_start": "2030-01-01"}, "the test part is empty.*move the dates"),
-        ({"val_start": "2024-06-01", "test_start": "2024-05-01"}, "validation part is empty"),
-        ({"train_start": "2024-05-01", "val_start": "2024-05-01"}, "train part is empty"),
+        (
+            {"test_start": "2030-01-01"},
+            "test_end .* does not come after test_start 2030-01-01.*readings cover.*move the dates",
+        ),
+        (
+            {"val_start": "2024-06-01", "test_start": "2024-05-01"},
+            "test_start 2024-05-01.* does not come after val_start 2024-06-01",
+        ),
+        (
+            {"train_start": "2024-05-01", "val_start": "2024-05-01"},
+            "val_start .* does not come after train_start",
+        ),
     ],
 )
 def test_impossible_dates_are_explained(dates, message):

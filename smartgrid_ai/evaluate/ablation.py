@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import wape
+from .style import label_of
 from ..readings import DataError
 
 GATE = "gate_"
@@ -74,13 +75,13 @@ def ablation_in_words(
     )
     gain, by_gate = 100 * (1 - gate / alone.min()), 100 * (1 - gate / plain)
     said = [
-        f"The mixture errs {abs(gain):.1f} % {'less' if gain >= 0 else 'more'} than its best expert alone, {alone.idxmin()}.",
+        f"The mixture errs {abs(gain):.1f} % {'less' if gain >= 0 else 'more'} than its best expert alone, the {label_of(alone.idxmin())}.",
         f"The gate errs {abs(by_gate):.1f} % {'less' if by_gate >= 0 else 'more'} than the plain mean of the experts.",
     ]
     without = result[result["combination"] == "without"].set_index("expert")["change"]
     idle = without[without < LITTLE].index.tolist()
     said.append(
-        f"Adding nothing here: {', '.join(idle)}."
+        f"Adding nothing here: {', '.join(map(label_of, idle))}."
         if idle
         else "No expert could be left out without a loss."
     )

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..files import replacing
 from ..forecast.expert import LEARNING_RATE, ExpertSettings
 from ..forecast.moe import NETWORKS, usual_decay
@@ -115,14 +115,19 @@ def read_settings(
             raise DataError(
                 f"{path}: settings of format {facts['format']}, not {FORMAT}; tune again"
             )
-        check_horizon(facts["horizon"])
+        horizon = facts["horizon"]
         experts = {name: _expert(path, name, own) for name, own in facts["experts"].items()}
         recommended = facts.get("recommended", "tuned")
+        check_horizon(horizon)
     except OSError as error:
         raise DataError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except DataError:
+        raise
+    except ModelError as error:
+        raise DataError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no settings file of smartgrid tune: {error!r}") from None
-    return TunedSettings(facts["horizon"], experts, recommended, facts.get("facts", {}))
+    return TunedSettings(horizon, experts, recommended, facts.get("facts", {}))
 
 # %% ../../nbs/47_tuning.space.ipynb #f9d392a5
 LIMITS = {
