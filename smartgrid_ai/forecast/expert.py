@@ -163,7 +163,7 @@ class ExpertModule(LightningModule):
     def configure_optimizers(self) -> dict:
         "The rate rises for a third of the steps and then falls to nearly nothing."
         optimizer = torch.optim.AdamW(
-            self.parameters(), self.learning_rate, weight_decay=self.weight_decay
+            self.parameters(), self.learning_rate, weight_decay=self.weight_decay, foreach=True
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
