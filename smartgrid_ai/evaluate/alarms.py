@@ -295,9 +295,9 @@ def explain_runs(
 def reasons_of(
     runs: pd.DataFrame,  # of `alarm_runs`
     rows: pd.DataFrame,  # of `join_readings`, the same model, perhaps with because
-) -> list[str] | None:  # one sentence per run; None = the detector gave none
+) -> list[str] | None:  # one sentence per run; None = the detector gave not one
     "What the detector itself says of each run: of a load in its last flagged row, which knows most; of sensors at its height."
-    if "because" not in rows:
+    if "because" not in rows or rows["because"].fillna("").eq("").all():
         return None
     if "channel" in rows:
         said = pd.Series(at_its_height(runs, rows, ["because"] * len(runs)), dtype=object)
