@@ -257,12 +257,10 @@ def test_repeats_are_counted_alike_in_any_pieces(cuts, seed):
     random = np.random.default_rng(seed)
     values = random.choice([0.0, 1.0, 2.0, np.nan], (40, 3), p=[0.2, 0.4, 0.2, 0.2])
     states = random.choice(["normal", "tripped", ""], 40, p=[0.8, 0.1, 0.1])
-    whole, memory = (
-        Stillness.repeats(values, states, *Stillness.nothing(3)),
-        Stillness.nothing(3),
-    )
+    still = Stillness().fit(machine(100), np.full(100, ""))
+    whole, memory = still.repeats(values, states, *still.nothing(3)), still.nothing(3)
     pieces = np.split(np.arange(40), sorted(set(cuts)))
-    parts = [Stillness.repeats(values[rows], states[rows], *memory) for rows in pieces]
+    parts = [still.repeats(values[rows], states[rows], *memory) for rows in pieces]
     assert (np.vstack(parts) == whole).all()
     for channel in range(3):  # by hand, one reading after the other
         last, count = np.nan, 0
@@ -298,6 +296,8 @@ def test_stillness_that_is_usual_is_no_fault():
     values = machine(900)
     values[:, 0] = values[:, 0].round(1)  # a coarse sensor repeats itself
     values[600:700, 1] = 0.0  # switched off
+    opened = values[:450, 0].max()
+    values[[200, 201], 0] = values[760:860, 0] = opened  # at the end of its range, as before
     values[:, 2] = np.where(
         np.arange(900) % 300 < 150, 5.0, values[:, 2]
     )  # at rest half of the time

@@ -34,6 +34,7 @@ def _arrays(monitor: AssetMonitor) -> dict[str, np.ndarray]:
         "alive": monitor.alive,
         "usual": monitor.usual,
         "limit": monitor.still.limit,
+        "rest": monitor.still.rest,
         "coefficients": monitor.dynamics.coefficients,
         "knots": calibration.knots,
         "surprises": calibration.surprises,
@@ -74,7 +75,7 @@ def _monitor(card: dict, arrays: dict[str, np.ndarray], settings: dict) -> Asset
         arrays["knots"], arrays["surprises"], arrays["scale"][0]
     )
     monitor.still = Stillness()
-    monitor.still.limit = arrays["limit"]
+    monitor.still.limit, monitor.still.rest = arrays["limit"], arrays["rest"]
     monitor.drift = LevelDrift()
     for name in LEVELS:
         setattr(monitor.drift, name, arrays[f"drift.{name}"])

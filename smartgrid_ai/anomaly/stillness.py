@@ -24,6 +24,10 @@ class Stillness:
         states: np.ndarray,  # (n,) operating states, "" = not known
     ) -> "Stillness":
         "Learn the limits from training rows."
+        known = np.where(np.isfinite(values).any(axis=0), values, 0.0)
+        ends = np.array([np.nanmin(known, axis=0), np.nanmax(known, axis=0)])
+        again = (known[1:] == known[:-1])[:, None] & (known[1:, None] == ends)
+        self.rest = np.where(again.any(axis=0), ends, 0.0)
         longest = self.repeats(values, states, *self.nothing(values.shape[1])).max(axis=0)
         limit = np.maximum(TIMES * (longest + 1), LEAST_REPEATS)
         self.limit = np.where(longest > MOSTLY * len(values), np.inf, limit)
@@ -34,8 +38,8 @@ class Stillness:
         "Last readings and counts before the first row."
         return np.full(channels, np.nan), np.zeros(channels)
 
-    @staticmethod
     def repeats(
+        self,
         values: np.ndarray,  # (n, channels)
         states: np.ndarray,  # (n,)
         last: np.ndarray,  # (channels,) the reading before, NaN = none; changed in place
@@ -46,7 +50,12 @@ class Stillness:
         readings = np.vstack([last, values])
         newest = np.maximum.accumulate(np.where(np.isfinite(readings), rows, 0), axis=0)
         filled = np.take_along_axis(readings, newest, 0)
-        same = known & (values == filled[:-1]) & (values != 0)
+        same = (
+            known
+            & (values == filled[:-1])
+            & (values != 0)
+            & (values != self.rest[:, None]).all(axis=0)
+        )
         same &= ~np.isin(states, RESTING)[:, None]
         total = same.cumsum(axis=0)
         broken = np.maximum.accumulate(np.where(known & ~same, total, -count), axis=0)
