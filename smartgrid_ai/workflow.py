@@ -139,6 +139,7 @@ def forecast_artefacts(
     readings: pd.DataFrame,
     source: Source,
     parameters: dict,
+    progress=None,  # see `smartgrid_ai.forecast.expert.Progress`
 ) -> ForecastArtefacts:
     "What the training report shows, importance of the best family included: of several tasks, the nearest."
     from smartgrid_ai.evaluate.backtest import permutation_importance
@@ -152,7 +153,9 @@ def forecast_artefacts(
     importance = None
     for family in ("moe", "baseline"):
         if family in result.forecasters and importance is None:
-            importance = permutation_importance(result.forecasters[family], readings, result.split)
+            importance = permutation_importance(
+                result.forecasters[family], readings, result.split, progress=progress
+            )
     return ForecastArtefacts(
         forecasts=forecasts, metrics=metrics, weather=result.weather, place=source.place,
         split=result.split.as_dict(), floor=known_floor(readings, result), importance=importance,
@@ -282,8 +285,7 @@ def train(
         from smartgrid_ai.evaluate.many import adopt_all
 
         adopt_all(file, result.forecasters.values(), split, progress=progress)
-    report("importance", 0, 1, "shuffling one feature after the other")
-    shown = forecast_artefacts(result, readings, source, parameters)
+    shown = forecast_artefacts(result, readings, source, parameters, progress)
     report("anomalies", 0, 1, "three detectors and the recommended one")
     ensemble, alarms = train_anomalies(readings, source, split, seed, parameters)
     registry = Registry(models)
