@@ -1,6 +1,8 @@
 """Files larger than memory, meters that join a fitted model, and meters without a past."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -326,3 +328,8 @@ def test_pretended_youth_hides_everything_before_it(readings):
         frame.table.filled = old
         assert torch.equal(plain.past, again.past) and torch.equal(plain.future, again.future)
         assert torch.isfinite(plain.target).all() and torch.isfinite(plain.anchor).all()
+
+
+def test_a_worker_whose_parent_is_gone_already_leaves():
+    words = "import time; from smartgrid_ai.evaluate.parallel import _begin; _begin(None, 2**30); time.sleep(50)"
+    assert subprocess.run([sys.executable, "-c", words], timeout=40, check=False).returncode == 1

@@ -35,9 +35,9 @@ def one_thread():
 _told: list = []  # the queue of this worker process
 
 
-def _begin(told) -> None:
+def _begin(told, parent: int) -> None:
     _told[:] = [told]
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
 def _leave_with(parent: int) -> None:
@@ -78,10 +78,14 @@ def run_side_by_side(
             return [function(*arguments, progress=progress) for arguments in jobs.values()]
     context = get_context("spawn")
     told, ended = context.Queue(), threading.Event()
+    begin = (
+        told,
+        os.getpid(),
+    )  # asked for here: a worker whose parent is gone already would see another
     shower = threading.Thread(target=_show, args=(told, progress, ended), daemon=True)
     shower.start()
     try:
-        with _patient(), ProcessPoolExecutor(workers, context, _begin, (told,)) as pool:
+        with _patient(), ProcessPoolExecutor(workers, context, _begin, begin) as pool:
             futures = [pool.submit(_work, function, name, given) for name, given in jobs.items()]
             return [future.result() for future in futures]
     finally:
