@@ -307,6 +307,14 @@ def test_stillness_that_is_usual_is_no_fault():
     assert not judged.repeats.any()
 
 
+@pytest.mark.parametrize("level", [0.0, 5.0])
+def test_a_set_point_that_moves_is_no_sensor_that_sticks(level):
+    values = np.column_stack([machine(900), np.full(900, level)])
+    values[600:, 3] = level + 2
+    monitor = AssetMonitor().fit(values[:450])
+    assert not monitor.advance(monitor.fresh(), values[450:]).repeats.any()
+
+
 def test_what_a_sensor_said_before_a_service_does_not_count():
     values = machine(700)
     states = np.full(700, "normal", dtype=object)

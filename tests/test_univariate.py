@@ -144,6 +144,7 @@ def test_constant_series_are_calm_until_they_change(level):
     values[700:] = level + 1 + abs(level)
     judged = univariate_scores(signal(values))["alarm"]
     assert judged[700] and not judged[:700].any()
+    assert univariate_scores(signal(values))["because"].eq("").all()
 
 
 def test_missing_values_carry_the_judgement_before_them(usual):

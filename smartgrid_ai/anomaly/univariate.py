@@ -203,16 +203,13 @@ def univariate_scores(
     return table.assign(alarm=table["score"] > 0.5, because=_reasons(signal.values[:, 0], repeats))
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #c64aa508
-MOST_STUCK = 3.0  # times the surprise of an alarm: no value that sticks is a larger worry
-
-
 def _stuck(signal: OneChannel) -> tuple[np.ndarray, np.ndarray]:
     "(n,) how many times as often as allowed a value has repeated itself, 1 = the limit; and how often, 0 up to the limit."
     values, nameless = np.asarray(signal.values, dtype=np.float64), np.full(len(signal.train), "")
     train = np.asarray(signal.train, bool)
     still = Stillness().fit(values[train], nameless[train])
-    repeats = still.repeats(values, nameless, *still.nothing(1))[:, 0]
-    times = np.minimum(repeats / still.limit[0], MOST_STUCK)
+    repeats = still.repeats(values, nameless, *still.nothing(1))
+    times, repeats = still.times(repeats)[:, 0], repeats[:, 0]
     return times, np.where(times > 1, repeats, 0)
 
 
