@@ -207,7 +207,7 @@ def missed_faults(
     runs = fault_runs(rows)
     return runs[~runs["found"].astype(bool)].reset_index(drop=True)
 
-
+# %% ../../nbs/56_evaluate.alarms.ipynb #4dafd5b9
 def _end_of(run) -> pd.Timestamp:
     "When a run is over; a third of an hour has no end in nanoseconds that stamps could be compared with."
     return run.start + pd.Timedelta(hours=run.hours).round("us")
