@@ -11,7 +11,7 @@ from smartgrid_ai.alarm_files import alarm_artefacts, has_series, read_judged, r
 from smartgrid_ai.anomaly.detect import detect
 from smartgrid_ai.cli import main
 from smartgrid_ai.commands import report
-from smartgrid_ai.evaluate import alarms, contest, kinds
+from smartgrid_ai.evaluate import alarm_tables, alarms, contest, kinds
 from smartgrid_ai.evaluate.alarm_plots import plot_anomalies, usual_deviation
 from smartgrid_ai.evaluate.detection import detector_metrics
 from smartgrid_ai.evaluate.style import figure_svg
@@ -55,7 +55,7 @@ def test_runs_do_not_cross_from_one_series_to_the_next():
 
 def test_windows_stop_at_the_ends_of_a_series_and_long_faults_are_cut():
     table = rows(2000, faults=[(0, 1, "spike"), (500, 1900, "theft")])
-    windows = alarms.run_windows(alarms.missed_faults(table), table, BERLIN)
+    windows = alarm_tables.run_windows(alarms.missed_faults(table), table, BERLIN)
     assert [len(window) for _, window in windows] == [60 + 240 + 60, 61]
     assert windows[0][0].startswith("shop, theft: Sun 24 Mar 2024 21:00, 58 days")
 
@@ -63,7 +63,7 @@ def test_windows_stop_at_the_ends_of_a_series_and_long_faults_are_cut():
 def test_windows_of_any_number_of_seconds_can_be_cut():
     for length in range(1, 40):
         table = rows(100, flagged=[(20, 20 + length, "")], step="s")
-        _, window = alarms.run_windows(alarms.alarm_runs(table), table, BERLIN, margin=10)[0]
+        _, window = alarm_tables.run_windows(alarms.alarm_runs(table), table, BERLIN, margin=10)[0]
         assert len(window) == 10 + length + 10
 
 
@@ -122,11 +122,11 @@ def test_the_band_is_drawn_from_the_scale_or_from_the_residual_in_scales():
 
 def test_the_reason_of_a_run_is_that_of_its_last_row():
     table = rows(flagged=[(10, 12, "spike"), (12, 13, "theft"), (30, 31, "")])
-    assert alarms.reasons_of(alarms.alarm_runs(table), table) is None
+    assert alarm_tables.reasons_of(alarms.alarm_runs(table), table) is None
     told = table.assign(because=np.where(table["alarm"], "It is " + table["kind"] + ".", ""))
     told.loc[30, "because"] = ""
     runs = alarms.alarm_runs(told).sort_values("start")
-    assert alarms.reasons_of(runs, told) == ["It is theft.", "–"]
+    assert alarm_tables.reasons_of(runs, told) == ["It is theft.", "–"]
 
 
 # Kinds
@@ -311,10 +311,10 @@ def test_alarms_of_a_machine_are_shown_on_the_sensor_they_blame(tmp_path):
     material = alarm_artefacts(str(tmp_path / "scores.parquet"), Source(str(tmp_path / "pump.csv")))
     table = alarms.join_readings(material.scores, material.readings)
     runs = alarms.alarm_runs(table)
-    assert alarms.blamed_sensors(runs, table)[0] == "pressure_bar"
-    _, window = alarms.run_windows(runs, table, BERLIN)[0]
+    assert alarm_tables.blamed_sensors(runs, table)[0] == "pressure_bar"
+    _, window = alarm_tables.run_windows(runs, table, BERLIN)[0]
     assert (window["quantity"] == "pressure_bar").all() and window["consumption"].max() < 6
-    shown = alarms.run_table(runs, table, BERLIN, material.quantity)
+    shown = alarm_tables.run_table(runs, table, BERLIN, material.quantity)
     name, value = shown["sensor"][0].split(": ")
     assert name == "pressure_bar" and float(value) > 4.8
     figure = plot_anomalies([("pump", window)], BERLIN, material.quantity)

@@ -22,7 +22,7 @@ from smartgrid_ai.artefacts import (
     write_anomaly_artefacts,
     write_forecast_artefacts,
 )
-from smartgrid_ai.evaluate import alarms, findings, plots, verdict
+from smartgrid_ai.evaluate import alarm_tables, alarms, findings, plots, verdict
 from smartgrid_ai.evaluate.metrics import forecast_metrics
 from smartgrid_ai.evaluate.style import figure_svg
 from smartgrid_ai.pages import list_reports, page_html, write_index
@@ -243,7 +243,7 @@ def test_the_anomaly_report_shows_its_failures_as_pictures(alarm_page, alarm_run
     figures = alarm_page.path.read_text().split("<figure")[1:]
     missed, false = alarms.missed_faults(own_alarms), alarms.false_alarms(own_alarms)
     for runs, figure in zip((false, missed), figures):
-        windows = alarms.run_windows(runs, own_alarms, alarm_run.place)
+        windows = alarm_tables.run_windows(runs, own_alarms, alarm_run.place)
         assert len(windows) == min(3, len(runs)) > 0
         for word in (*(title for title, _ in windows), "load [", "civil time, Europe/Berlin"):
             assert word in figure

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['SENSOR', 'BEARABLE', 'TIME_UNITS', 'join_readings', 'subject_detector', 'alarm_runs', 'fault_runs', 'duration_text',
-           'alarm_verdict', 'false_alarms', 'missed_faults', 'at_its_height', 'blamed_sensors', 'run_windows',
-           'kind_text', 'explain_runs', 'reasons_of', 'run_table']
+           'kind_text', 'alarm_verdict', 'false_alarms', 'missed_faults']
 
 # %% ../../nbs/56_evaluate.alarms.ipynb #e7ac4247
 import numpy as np
@@ -13,9 +12,9 @@ import pandas as pd
 
 from ..data.faults import fault_names
 from .detection import detector_metrics, events
-from .style import label_of, number_text, percent_text, power_texts
+from .style import label_of, number_text, percent_text
 from .verdict import Verdict
-from ..readings import DataError, Place
+from ..readings import DataError
 
 # %% ../../nbs/56_evaluate.alarms.ipynb #cdd55aa7
 SENSOR = (
@@ -128,6 +127,13 @@ def duration_text(
     return f"{text} {unit[:-1] if count == 1 else unit}"
 
 
+def kind_text(
+    kind: str,  # such as "stuck_value"
+) -> str:
+    "A kind of fault as people read it."
+    return kind.replace("_", " ")
+
+
 def alarm_verdict(
     rows: pd.DataFrame,  # of `join_readings`, every model
     subject: str,
@@ -206,132 +212,3 @@ def missed_faults(
     "Faults without an alarm, longest first."
     runs = fault_runs(rows)
     return runs[~runs["found"].astype(bool)].reset_index(drop=True)
-
-# %% ../../nbs/56_evaluate.alarms.ipynb #4dafd5b9
-def _end_of(run) -> pd.Timestamp:
-    "When a run is over; a third of an hour has no end in nanoseconds that stamps could be compared with."
-    return run.start + pd.Timedelta(hours=run.hours).round("us")
-
-
-def at_its_height(
-    runs: pd.DataFrame,  # of `alarm_runs` or `fault_runs`
-    rows: pd.DataFrame,  # of `join_readings`, the same model
-    columns: list[str],  # one for each run
-) -> list:  # NaN where there is no such row
-    "What stands in the row of each run's largest score."
-    known = rows.drop_duplicates(["series", "timestamp"]).set_index(["series", "timestamp"])
-    keys = zip(runs["series"], runs["at"])
-    return [known[name].get(key, np.nan) for name, key in zip(columns, keys)]
-
-
-def blamed_sensors(
-    runs: pd.DataFrame,  # of `alarm_runs` or `fault_runs`
-    rows: pd.DataFrame,  # of `join_readings`, the same model
-) -> list[str]:  # a name for each run, "" = none is blamed, or its readings are not known
-    "The sensor that stood out most when the score was largest, even where that was not enough for an alarm."
-    if "channel" not in rows:
-        return [""] * len(runs)
-    names = at_its_height(runs, rows, ["channel"] * len(runs))
-    return [name if f"{SENSOR}{name}" in rows else "" for name in names]
-
-
-def run_windows(
-    runs: pd.DataFrame,  # of `alarm_runs` or `fault_runs`, in the order to be shown
-    rows: pd.DataFrame,  # of `join_readings`, the same model
-    place: Place,  # whose clock
-    top: int = 3,  # windows
-    margin: int = 60,  # rows shown before and after
-) -> list[
-    tuple[str, pd.DataFrame]
-]:  # title, rows of one series; where a sensor is blamed, consumption is what it read, and quantity its name
-    "The first runs with what was before and after, for `plot_anomalies`."
-    windows = []
-    for run, sensor in zip(runs.head(top).itertuples(), blamed_sensors(runs.head(top), rows)):
-        own = rows[rows["series"] == run.series].sort_values("timestamp", kind="stable")
-        if sensor:
-            own = own.assign(consumption=own[SENSOR + sensor], quantity=sensor)
-        end = _end_of(run)
-        first, last = own["timestamp"].searchsorted([run.start, end])
-        last = min(last, first + 4 * margin)
-        near = own.iloc[max(first - margin, 0) : last + margin]
-        start = run.start.tz_convert(place.timezone)
-        kind = f", {kind_text(run.fault)}" if run.fault else ""
-        lasts = f"{start:%a %d %b %Y %H:%M}, {duration_text(run.hours)}, score {run.score:.3f}"
-        windows.append((f"{run.series}{kind}: {lasts}", near))
-    return windows
-
-
-def kind_text(
-    kind: str,  # such as "stuck_value"
-) -> str:
-    "A kind of fault as people read it."
-    return kind.replace("_", " ")
-
-# %% ../../nbs/56_evaluate.alarms.ipynb #5944d28e
-def explain_runs(
-    runs: pd.DataFrame,  # of `alarm_runs`
-    contributions: pd.DataFrame | None,  # series, timestamp, feature, value, expected, share (of 1)
-    top: int = 3,  # features named
-) -> list[str]:  # one text per run; a dash where nothing is known
-    "The features that made the largest score of each run, with their value and what was expected."
-    if contributions is None or contributions.empty:
-        return ["–"] * len(runs)
-    wanted = runs[["series", "at"]].rename(columns={"at": "timestamp"})
-    groups = dict(tuple(contributions.merge(wanted).groupby(["series", "timestamp"])))
-    texts = []
-    for run in runs.itertuples():
-        rows = groups.get((run.series, run.at))
-        rows = rows.nlargest(top, "share").itertuples() if rows is not None else ()
-        texts.append(
-            "; ".join(
-                f"{r.feature} {number_text(r.value)} for {number_text(r.expected)} ({100 * r.share:.0f} %)"
-                for r in rows
-            )
-            or "–"
-        )
-    return texts
-
-
-def reasons_of(
-    runs: pd.DataFrame,  # of `alarm_runs`
-    rows: pd.DataFrame,  # of `join_readings`, the same model, perhaps with because
-) -> list[str] | None:  # one sentence per run; None = the detector gave not one
-    "What the detector itself says of each run: of a load in its last flagged row, which knows most; of sensors at its height."
-    if "because" not in rows or rows["because"].fillna("").eq("").all():
-        return None
-    if "channel" in rows:
-        said = pd.Series(at_its_height(runs, rows, ["because"] * len(runs)), dtype=object)
-        return said.replace("", "–").fillna("–").tolist()
-    texts = []
-    for run in runs.itertuples():
-        inside = rows["timestamp"].ge(run.start) & rows["timestamp"].lt(_end_of(run))
-        said = rows.loc[inside & (rows["series"] == run.series) & rows["alarm"], "because"]
-        said = said[said.notna() & (said != "")]
-        texts.append(str(said.iloc[-1]) if len(said) else "–")
-    return texts
-
-
-def run_table(
-    runs: pd.DataFrame,  # of `alarm_runs` or `fault_runs`
-    rows: pd.DataFrame,  # of `join_readings`, the same model
-    place: Place,  # whose clock is shown
-    quantity: str = "",  # what was measured, with its unit; "" = a load in W
-) -> pd.DataFrame:  # texts to be read
-    "Runs as a reader wants them: meter, civil time of the start, length, largest score and the load then."
-    sensors = blamed_sensors(runs, rows)
-    columns = [SENSOR + sensor if sensor else "consumption" for sensor in sensors]
-    level = at_its_height(runs, rows, columns)
-    level = pd.Series(level, runs.index, dtype=float)
-    read = level.map(number_text) if quantity else power_texts(level)
-    if any(sensors):
-        read = [f"{name or quantity}: {text}" for name, text in zip(sensors, read)]
-    starts = runs["start"].dt.tz_convert(place.timezone).dt.strftime("%a %d %b %Y %H:%M")
-    return pd.DataFrame(
-        {
-            "meter": runs["series"],
-            "starts": starts,
-            "lasts": runs["hours"].map(duration_text),
-            "sensor" if any(sensors) else quantity or "load": read,
-            "score": [f"{score:.3f}" for score in runs["score"]],
-        }
-    )
