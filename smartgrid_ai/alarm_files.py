@@ -18,7 +18,7 @@ from .anomaly.assets import SENSORS
 from .anomaly.series import OWNERS, read_series, signals
 from .artefacts import SCORE_COLUMNS, AnomalyArtefacts
 from .data.sources import canonical_readings
-from .data.tables import describe_column, find_columns, load_table, suffix_of
+from .data.tables import ALIASES, describe_column, find_columns, load_table, suffix_of
 from .data.timestamps import parse_timestamps, wall_clock_to_utc
 from .evaluate.alarms import SENSOR
 from .provenance import git_revision, package_versions
@@ -35,10 +35,7 @@ def has_series(
     "True for machines and other general tables; `DataError` for a file that is not there."
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
-    try:
-        names = _header(path)
-    except (ValueError, OSError):
-        return False
+    names = _names_in(path)
     owned = not set(OWNERS).isdisjoint(names)
     if MACHINE.isdisjoint(describe_column(name)[0] for name in names):
         return owned and "consumption" not in names
@@ -209,6 +206,14 @@ def _share_of_hours(
     return hours[["meter_id", "timestamp", "consumption"]].rename(columns={"consumption": name})
 
 
+def _names_in(path: str) -> list[str]:
+    "Names of the columns; none where a file cannot be read, of which reading it will say more."
+    try:
+        return _header(path)
+    except (ValueError, OSError):
+        return []
+
+
 def _header(path: str) -> list[str]:
     "Names of the columns, whatever stands between them."
     if suffix_of(Path(path)) == ".parquet":
@@ -247,6 +252,7 @@ def read_load(
     source: Source,  # a file of readings
 ) -> pd.DataFrame:  # canonical, with split ("train" or "test") where the file has that column
     "What `detect` judges: the readings, and which of them may be learned from."
+    _check_load(source)
     readings = source.read()
     if "split" not in _header(source.data):
         return readings
@@ -259,6 +265,17 @@ def read_load(
     return readings
 
 # %% ../nbs/83_alarm_files.ipynb #9a89714a
+def _check_load(source: Source) -> None:
+    "`DataError` for a table in which nothing can be a load: it may be that of a machine."
+    names = _names_in(source.data)
+    could = [key in ALIASES["consumption"] or unit for key, unit in map(describe_column, names)]
+    if names and not source.columns and not any(could):
+        raise DataError(
+            f"{source.data}: none of the columns is known to be a consumption: {', '.join(names)}. If one is, name it with "
+            "--column consumption=…; if these are readings of a machine, a column asset_id with its name says so"
+        )
+
+
 def _without(note: str, name: str) -> str:
     "A note on columns that are not used without one that is; empty when nothing is left."
     start = "columns not used: "
