@@ -14,7 +14,7 @@ import pandas as pd
 from .errors import ModelError
 from .features import FEATURE_NAMES
 from .forecast.calibration import BANDS, GRID
-from .forecast.correction import HALF_LIFE, LARGEST, PARTS
+from .forecast.correction import DOUBT, HALF_LIFE, LARGEST, LEAST_DAYS, PARTS
 from .forecast.daily import DailyPath
 from .forecast.hourly import HourlyPath
 from .forecast.paths import path_state
@@ -72,11 +72,11 @@ def _counted(names: list[str], width: int) -> list[str]:
 _MEANING = {
     "location": "anchor + forecast[..., 0] * scale, in W",
     "below": "exp(clip(forecast[..., 1], -7, 4)) * scale, in W: distance to the 10 % quantile; above: the same of forecast[..., 2]",
-    "correction": "added to forecast[..., 0]: correction.coefficients of the day ahead and the expert times its parts, which are misses of earlier forecasts, load less location, over scale, at most ±largest, 0 where unknown or issued before any load: of the latest hour, of the same hour a day and a week before, and the mean of the same hour over 14 days, weights halving in half_life_days, unknown misses being 0; days ahead the forecasts of the first day count",
+    "correction": "added to forecast[..., 0]: correction.coefficients of the day ahead and the expert times its parts, which are misses of earlier forecasts, load less location, over scale, at most ±largest, 0 where unknown or issued before any load: of the latest hour, of the same hour a day and a week before, and the mean of the same hour over 14 days, weights halving in half_life_days, unknown misses being 0; last the habit, 0 an hour ahead: the mean of the known ones of these, with the same weights, towards 0 by doubt standard errors of it (its weighted variance / (number - 1), number = (sum of weights)² / sum of their squares), but not beyond 0, and 0 with less than least_days known; days ahead the forecasts of the first day count",
     "moe": "weights of the gate times the experts' outputs, before they become W",
     "quantile": "location + factor * (below where factor < 0, else above); factor from the group's row of grouped.MODEL at the level",
     "group": "24 * (length of conformal.bands * number of the meter in conformal.meter_groups, 0 if it is not there + number of the first of conformal.bands that is not below the horizon) + civil hour; groups that are not there use quantiles",
-    "recent": "per expert, log of its mean absolute error over the last known day / mean over the experts, clipped to ±2; 0 where unknown",
+    "recent": "per expert, log of its mean absolute error over the earlier forecasts that are known (days ahead of two weeks, an hour ahead of the last day and of the same hour in two weeks), in scales / mean over the experts, clipped to ±2; 0 where unknown",
     "structure": "arrays structure.*; see 25_structure of smartgrid_ai: weights per meter of structure_meters, group for all others",
 }
 _HOURLY = {
@@ -147,9 +147,10 @@ def constants(
     versions = package_versions()
     learned = {name: value.tolist() for name, value in path.encoder.state.items()}
     correction = {"parts": PARTS, "half_life_days": HALF_LIFE, "largest": LARGEST}
+    correction |= {"doubt": DOUBT, "least_days": LEAST_DAYS}
     correction["coefficients"] = _numbers(forecaster.family.mixture.correction)
     facts = {
-        "format": 3, "correction": correction, "family": forecaster.name, "horizon": forecaster.horizon, "weather": forecaster.weather,
+        "format": 4, "correction": correction, "family": forecaster.name, "horizon": forecaster.horizon, "weather": forecaster.weather,
         "place": asdict(forecaster.place), "never_negative": bool(forecaster.lowest == 0),
         "versions": {name: versions[name] for name in ("smartgrid_ai", "torch") if name in versions},
         "features": list(FEATURE_NAMES), "gate_columns": _counted(list(GATE_NAMES), CIRCUMSTANCES), **names,

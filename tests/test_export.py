@@ -348,6 +348,10 @@ def test_the_day_ahead_can_be_forecast_from_the_files_alone(ahead, days):
     weights = 0.5 ** (np.arange(14) / rule["half_life_days"])
     parts = {"latest": misses[0, -1].repeat(24), "yesterday": misses[0], "last_week": misses[6]}
     parts["usual"] = weights @ misses / weights.sum()
+    number = weights.sum() ** 2 / np.square(weights).sum()
+    variance = weights @ np.square(misses - parts["usual"]) / weights.sum()
+    beyond = np.abs(parts["usual"]) - rule["doubt"] * np.sqrt(variance / (number - 1))
+    parts["habit"] = np.sign(parts["usual"]) * np.maximum(beyond, 0)
     largest, own = rule["largest"], rule["coefficients"][0][facts["experts"].index("gru")]
     added = sum(c * np.clip(parts[p], -largest, largest) for c, p in zip(own, rule["parts"]))
     location = np.array(worked["anchor"]) + worked["scale"][0] * (said + added)

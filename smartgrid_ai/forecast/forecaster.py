@@ -362,7 +362,7 @@ def _wanted(hours: HourTable, horizon: int, start, end) -> Wanted:
     return next_hours(rows) if horizon == 1 else next_days(rows, horizon // 24)
 
 # %% ../../nbs/39_forecast.forecaster.ipynb #32fcddd7
-FORMAT, CONFIG, ARRAYS = 5, "config.json", "arrays.safetensors"
+FORMAT, CONFIG, ARRAYS = 6, "config.json", "arrays.safetensors"
 FACTS = ("weather", "horizon", "parameters", "data", "metrics")
 
 

@@ -312,7 +312,7 @@ class Mixture:
         locations = np.stack([output[before, 0] for output in outputs.values()], 1)
         truth = frame.hours.load[earlier.forecasts.target] - anchor[before]
         misses = truth[:, None] - locations * scale[before, None]
-        recent = relative_errors(_mean_of_last_day(np.abs(misses / scale[before, None]), earlier))
+        recent = relative_errors(_mean_of_late(np.abs(misses / scale[before, None]), earlier))
         return Said(
             {name: output[rows] for name, output in outputs.items()},
             np.repeat(recent, wanted.ahead, axis=0),
@@ -338,12 +338,12 @@ class Mixture:
         return in_watts(wanted, outputs | {"moe": together}, anchor, scale, gates)
 
 # %% ../../nbs/37_forecast.moe.ipynb #ecd1f16d
-def _mean_of_last_day(values: np.ndarray, earlier: Earlier) -> np.ndarray:
-    "(blocks, experts) mean of (m, experts) over the last day before each block; NaN where nothing is known."
+def _mean_of_late(values: np.ndarray, earlier: Earlier) -> np.ndarray:
+    "(blocks, experts) mean of (m, experts) over the last two weeks before each block; NaN where nothing is known."
     padded = np.vstack([values, np.full((1, values.shape[1]), np.nan)])
     out = np.full((len(earlier.place), values.shape[1]), np.nan)
     for piece in earlier.pieces():
-        around = padded[earlier.last_day(piece)]
+        around = padded[earlier.lately(piece)]
         known = np.isfinite(around)
         count = known.sum(1)
         total = np.where(known, around, 0.0).sum(1)

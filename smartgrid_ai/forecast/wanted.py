@@ -108,16 +108,13 @@ class Earlier:
     place: np.ndarray  # (blocks, k) int32, block of `forecasts`, the latest first; -1 = none
     ahead: int  # hours in a block
 
-    @property
-    def _in_a_day(self) -> int:
-        return BLOCK // self.ahead
-
-    def last_day(
+    def lately(
         self,
         blocks: slice,  # of the wanted forecasts
-    ) -> np.ndarray:  # (blocks, 24) rows of `forecasts`, the latest day; -1 = none
-        "Where the forecasts of the last known day stand."
-        return self._hours(self.place[blocks, : self._in_a_day]).reshape(-1, BLOCK)
+    ) -> np.ndarray:  # (blocks, hours) rows of `forecasts`; -1 = none
+        "Where all of them stand: of two weeks days ahead; of the last day and of the same hour in two weeks an hour ahead."
+        hours = self._hours(self.place[blocks])
+        return hours.reshape(len(hours), -1)
 
     def latest(self, blocks: slice) -> np.ndarray:
         "(blocks, 1) row of the forecast whose hour passed last."
@@ -125,7 +122,7 @@ class Earlier:
 
     def same_hour(self, blocks: slice) -> np.ndarray:
         "(blocks × ahead, days) rows of the forecasts issued one day, two days … before, for the same hour of the block."
-        place = self._hours(self.place[blocks, self._in_a_day - 1 :])
+        place = self._hours(self.place[blocks, BLOCK // self.ahead - 1 :])
         return place.transpose(0, 2, 1).reshape(-1, place.shape[1])
 
     def pieces(
