@@ -27,7 +27,7 @@ from smartgrid_ai.forecast.forecaster import (
     _groups_of_meters,
     load_forecaster,
 )
-from smartgrid_ai.forecast.gate import GateNetwork, fit_gate
+from smartgrid_ai.forecast.gate import GateNetwork, fit_gate, relative_errors
 from smartgrid_ai.forecast.gru import GRUNetwork
 from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
 from smartgrid_ai.forecast.wanted import next_hours
@@ -92,6 +92,26 @@ def test_a_gate_with_equal_experts_stays_balanced():
     gate = GateNetwork(5, 3)
     fit_gate(gate, rows, recent, says, target, np.arange(800) % 2 == 0)
     assert gate(rows, recent).mean(0).min() > 0.15
+
+
+def test_before_any_fitting_trust_falls_with_the_square_of_the_recent_error():
+    gate, circumstances = GateNetwork(5, 3), torch.randn(4, 5)
+    assert torch.allclose(gate(circumstances, torch.zeros(4, 3)), torch.tensor(1 / 3))
+    recent = torch.from_numpy(relative_errors(np.array([[1.0, 2.0, 2.0]]))).repeat(4, 1)
+    assert torch.allclose(gate(circumstances, recent), torch.tensor([4 / 6, 1 / 6, 1 / 6]))
+
+
+def test_an_expert_that_goes_wrong_after_the_validation_loses_its_weight():
+    "In validation the first is the better one, and by the gate's lights in every circumstance."
+    torch.manual_seed(1)
+    rows, target = torch.randn(2000, 5), torch.randn(2000)
+    says = target[:, None] + torch.tensor([0.5, 1.0]) * torch.randn(2000, 2)
+    recent = torch.tensor([[-0.4, 0.3]]).repeat(2000, 1) + 0.1 * torch.randn(2000, 2)
+    gate = GateNetwork(5, 2)
+    fit_gate(gate, rows, recent, says, target, np.arange(2000) // 168 % 2 == 0)
+    assert gate(rows, recent)[:, 0].min() > 0.5
+    later = torch.from_numpy(relative_errors(np.array([[4.0, 1.0]]))).repeat(2000, 1)
+    assert gate(rows, later)[:, 0].max() < 0.4
 
 
 def test_the_same_seed_gives_the_same_forecast(load, split, fitted):
