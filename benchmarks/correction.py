@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from forecasts import SETTINGS, present
+from forecasts import SETTINGS, Setting, present
 
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import backtest
 from smartgrid_ai.forecast import moe
 from smartgrid_ai.forecast.lightgbm import LightGBMPeer
-from smartgrid_ai.windows import chronological_split
+from smartgrid_ai.windows import Split, chronological_split
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"lightgbm": "as it is", "tree": "corrected"}
@@ -34,20 +34,25 @@ class CorrectedPeer(LightGBMPeer):
         return super().fit(rows, spread_rows, seed=seed)
 
 
-def measure(name: str, options: argparse.Namespace) -> None:
-    "Both, on the year before the test part."
+def year_before(name: str, folder: Path) -> tuple[pd.DataFrame, Split, Setting]:
+    "Readings of a set, a split that ends where its test part begins, and how it is read."
     setting, year = SETTINGS[name], pd.DateOffset(years=1)
     place, test = setting.place, pd.Timestamp(setting.dates[2])
-    file = options.data / f"{name}.parquet"
-    readings = read_readings(file, unit=setting.unit, timezone=place.timezone)
+    readings = read_readings(folder / f"{name}.parquet", unit=setting.unit, timezone=place.timezone)
     dates = {
         "val_start": test - year - pd.DateOffset(months=6),
         "test_start": test - year,
         "test_end": test - pd.Timedelta(days=1),
     }
-    split = chronological_split(readings, place, **{k: f"{d:%Y-%m-%d}" for k, d in dates.items()})
+    told = {key: f"{day:%Y-%m-%d}" for key, day in dates.items()}
+    return readings, chronological_split(readings, place, **told), setting
+
+
+def measure(name: str, options: argparse.Namespace) -> None:
+    "Both, on the year before the test part."
+    readings, split, setting = year_before(name, options.data)
     settings = {"weather": setting.weather, "horizon": options.horizon, "seed": options.seed}
-    result = backtest(readings, split, place, tuple(NAMES), **settings)
+    result = backtest(readings, split, setting.place, tuple(NAMES), **settings)
     table = result.metrics.set_index("model")[["mape", "wape"]]
     for model, said in NAMES.items():
         print(f"{name:<18}{options.horizon:>4} h  {said:<10}{table.loc[model].round(3).to_dict()}")

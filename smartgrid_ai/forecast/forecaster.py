@@ -205,7 +205,7 @@ class Forecaster:
 
     def predict(
         self,
-        readings: pd.DataFrame,  # canonical; the more history the better, four weeks are plenty
+        readings: pd.DataFrame,  # canonical; the more history the better, six weeks are plenty
         model: str | None = None,  # default: the family's best
         start: pd.Timestamp
         | None = None,  # first hour; default: the hour after each meter's last load
