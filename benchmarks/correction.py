@@ -9,12 +9,11 @@ year of validation before it; the test year is not touched. Errors are MAPE and 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import pandas as pd
-from forecasts import SETTINGS, Setting, present
+from forecasts import SETTINGS, Setting, parser_of_sets, present
 
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import backtest
@@ -22,7 +21,6 @@ from smartgrid_ai.forecast import moe
 from smartgrid_ai.forecast.lightgbm import LightGBMPeer
 from smartgrid_ai.windows import Split, chronological_split
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"lightgbm": "as it is", "tree": "corrected"}
 
 
@@ -61,19 +59,9 @@ def measure(name: str, options: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     "Options."
-    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="*", default=["gefcom2014e"], metavar="SET")
+    parser = parser_of_sets(__doc__, SETTINGS, ["gefcom2014e"])
     parser.add_argument("--horizon", type=int, default=1, choices=(1, 24))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
-    options = parser.parse_args()
-    unknown = [name for name in options.sets if name not in SETTINGS]
-    if unknown:
-        parser.error(f"no set {unknown[0]!r}: use any of {', '.join(SETTINGS)}")
-    return options
+    return parser.parse_args()
 
 
 def main() -> int:

@@ -9,22 +9,19 @@ side, each on one thread; *memory* is the peak of the process that trains the ta
 """
 
 import argparse
-import os
 import resource
 import sys
 import time
 from inspect import signature
-from pathlib import Path
 
 import pandas as pd
-from forecasts import SETTINGS, TASKS, present
+from forecasts import SETTINGS, TASKS, parser_of_sets, present
 
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import backtest, fit_horizon, with_lead
 from smartgrid_ai.evaluate.parallel import run_side_by_side
 from smartgrid_ai.windows import Split, chronological_split
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("vic_elec", "cambridge")
 HORIZONS = (1, 24)
 CHOICES = ("epochs", "batches", "trees", "weather_error")
@@ -70,27 +67,11 @@ def line(name: str, task: str, wall: float, computing: float, memory: float | No
     return f"{name:<12}{task:>6}{wall:>12.0f}{computing:>14.0f}{peak:>14}"
 
 
-def parse() -> argparse.Namespace:
-    "Options."
-    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)}")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
-    options = parser.parse_args()
-    unknown = [name for name in options.sets if name not in SETS]
-    if unknown:
-        parser.error(f"no set {unknown[0]!r}: use any of {', '.join(SETS)}")
-    return options
-
-
 def main() -> int:
     "All sets, one after the other."
-    options = parse()
+    options = parser_of_sets(__doc__, SETS).parse_args()
     print(f"{'set':<12}{'task':>6}{'wall, s':>12}{'computing, s':>14}{'memory, GiB':>14}")
-    for name in present(options.sets or list(SETS), options.data):
+    for name in present(options.sets, options.data):
         measure(name, options)
     return 0
 

@@ -31,7 +31,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -194,6 +194,28 @@ def present(names: list[str], data: Path) -> Iterator[str]:
             yield name
         else:
             print(f"{name}: left out, {data / name}.parquet is not there", file=sys.stderr)
+
+
+def parser_of_sets(
+    doc: str, names: Collection[str], default: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    "Options that benchmarks on public loads share: which sets, the seed, and where the sets are."
+
+    def known(name: str) -> str:
+        if name not in names:
+            raise argparse.ArgumentTypeError(f"no set {name!r}: use any of {', '.join(names)}")
+        return name
+
+    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    told = f"of {', '.join(names)}; default: {' '.join(default or ['all'])}"
+    chosen = list(default or names)
+    parser.add_argument("sets", nargs="*", default=chosen, type=known, metavar="SET", help=told)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
+    return parser
 
 
 # Arranging

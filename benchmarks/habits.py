@@ -14,23 +14,20 @@ smaller is better; *noon* is the mean of load less forecast from 10 to 14 o'cloc
 """
 
 import argparse
-import os
 import sys
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from correction import year_before
-from forecasts import SETTINGS, present
+from forecasts import SETTINGS, parser_of_sets, present
 
 from smartgrid_ai.evaluate.backtest import Fitted, fit_horizon
 from smartgrid_ai.forecast.moe import EXPERTS
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import chronological_split
 
-ROOT = Path(__file__).resolve().parents[1]
 PLACE = Place("Europe/Berlin", "DE")  # of the feeder
 MONTHS, GROWS = 18, 2.0
 MODELS = ("seasonal_naive", "lightgbm", *EXPERTS, "moe")
@@ -122,19 +119,9 @@ def measure(name: str, options: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     "Options."
-    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="*", default=["feeder"], metavar="SET")
+    parser = parser_of_sets(__doc__, ("feeder", *SETTINGS), ["feeder"])
     parser.add_argument("--horizon", type=int, default=24, choices=(1, 24))
-    parser.add_argument("--seed", type=int, default=0, help="of the feeder and of the models")
-    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
-    options = parser.parse_args()
-    unknown = [name for name in options.sets if name not in ("feeder", *SETTINGS)]
-    if unknown:
-        parser.error(f"no set {unknown[0]!r}: use feeder or any of {', '.join(SETTINGS)}")
-    return options
+    return parser.parse_args()
 
 
 def main() -> int:

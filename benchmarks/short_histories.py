@@ -9,7 +9,6 @@ is the largest error of the mixture as a multiple of LightGBM's there. Other opt
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,12 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
-from forecasts import EXPERTS, SETTINGS, TASKS, Setting, backtest_command, present
+from forecasts import EXPERTS, SETTINGS, TASKS, Setting, backtest_command, parser_of_sets, present
 
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.files import read_forecasts
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS = ("vic_elec", "gefcom2014e", "isone_2003_2006")
 TESTED = pd.Timedelta(weeks=4)
 HEADER = (
@@ -86,28 +84,18 @@ def row(name: str, weeks: int, options: argparse.Namespace, extra: list[str]) ->
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
     "Own options, and those for `smartgrid backtest`."
-    shared = Path(os.environ.get("SMARTGRID_SHARED", ROOT.parent / "shared"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)}")
+    parser = parser_of_sets(__doc__, SETS)
     parser.add_argument("--weeks", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--horizon", type=int, default=24, choices=(1, 24))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=shared / "data" / "load", metavar="FOLDER")
-    options, extra = parser.parse_known_args()
-    unknown = [name for name in options.sets if name not in SETS]
-    if unknown:
-        parser.error(f"no set {unknown[0]!r}: use any of {', '.join(SETS)}")
-    return options, extra
+    return parser.parse_known_args()
 
 
 def main() -> int:
     "All sets and lengths, one line each."
     options, extra = parse()
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|", flush=True)
-    for name in present(options.sets or list(SETS), options.data):
+    for name in present(options.sets, options.data):
         for weeks in options.weeks:
             print("| " + " | ".join(row(name, weeks, options, extra)) + " |", flush=True)
     return 0
