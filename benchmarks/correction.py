@@ -4,7 +4,7 @@
 
 The rival of `benchmarks/forecasts.py` is what practitioners would send, and does not correct itself. Here it takes the place of the
 mixture's tree expert, and so is corrected by the rule of `forecast.correction` (four coefficients for each day ahead, fitted on half of
-the validation weeks, kept only if the other half confirms them). The year *before* the test part of a set is forecast, with half a
+the validation weeks, kept only if the other half confirms them; days ahead lasting misses of the same hour, too). The year *before* the test part of a set is forecast, with half a
 year of validation before it; the test year is not touched. Errors are MAPE and WAPE in percent, smaller is better.
 """
 
