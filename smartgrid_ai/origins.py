@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BLOCK', 'MOST_DAYS', 'LOOKBACK', 'DAY_LAGS', 'WEEK_LAGS', 'WEEKS', 'SEASONAL', 'NORMALISED', 'LONGEST_HISTORY',
            'LEVEL_SPREAD', 'STRUCTURE_COLUMNS', 'PAST_CHANNELS', 'FIT_ORIGINS', 'LIMIT', 'NOISES', 'TRIED_ORIGINS',
-           'HISTORY', 'OriginTable', 'OriginBatch', 'Gatherer', 'Known', 'known_columns', 'young_history',
-           'OriginEncoder', 'origins_in']
+           'AGED_WAVES', 'AGED_FALL', 'HISTORY', 'OriginTable', 'OriginBatch', 'Gatherer', 'Known', 'known_columns',
+           'young_history', 'aged_structure', 'OriginEncoder', 'origins_in']
 
 # %% ../nbs/26_origins.ipynb #86d1e0ab
 from dataclasses import dataclass, field, replace
@@ -94,8 +94,10 @@ class Gatherer:
         origin: Tensor,  # (batch,) int64 rows
         first: Tensor
         | None = None,  # (batch,) first row that counts as known; None = the meter's first
+        aged: Tensor
+        | None = None,  # (batch, 24) sizes, that the structure expects too much, from the hour of the origin on
     ):
-        self.table, self.origin = table, origin[:, None]
+        self.table, self.origin, self.aged = table, origin[:, None], aged
         own = table.first[self.origin]
         self.young = (
             torch.zeros_like(own, dtype=torch.bool) if first is None else first[:, None] > own
@@ -146,6 +148,8 @@ class Gatherer:
         own = (1 + _at(self.table.expected, rows)) * (self.level / self.size)
         if self.shares is not None:
             own[self.strange] = (self._ways(rows[self.strange]) @ self.shares)[..., 0]
+        if self.aged is not None:
+            own = own + self.aged.gather(1, (rows - self.origin) % BLOCK)
         return own
 
     def load(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,6 +247,10 @@ FIT_ORIGINS = 4000  # origins that means and deviations are learnt from
 LIMIT = 6.0  # standard deviations
 NOISES = (1.0, 3.0, 10.0, 30.0, 100.0)  # times the variance of the median meter
 TRIED_ORIGINS = 1000  # of training, that choose among them
+AGED_WAVES, AGED_FALL = (
+    4,
+    0.7,
+)  # waves of the day by which structures age, and how much less each is
 
 
 def young_history(
@@ -253,6 +261,18 @@ def young_history(
     shift = BLOCK / 2
     drawn = generator.uniform(np.log(shift), np.log(shift + LONGEST_HISTORY), count)
     return (np.exp(drawn) - shift).astype(np.int64)
+
+
+def aged_structure(
+    generator: np.random.Generator,
+    count: int,
+) -> np.ndarray:  # (count, 24) float32, residual sizes
+    "Smooth profiles of the day, some small, some large, that structures which have aged expect too much."
+    waves = np.arange(AGED_WAVES)
+    angle = 2 * np.pi * np.outer(waves, np.arange(BLOCK)) / BLOCK
+    cosines, sines = generator.standard_normal((2, count, AGED_WAVES)) * AGED_FALL**waves
+    size = np.abs(generator.standard_normal((count, 1)))
+    return (size * (cosines @ np.cos(angle) + sines @ np.sin(angle))).astype(np.float32)
 
 
 @dataclass
@@ -359,11 +379,12 @@ class OriginEncoder:
         origin: np.ndarray | Tensor,  # (batch,) rows
         day: np.ndarray | Tensor,  # (batch,) block, 1…7
         first: Tensor | None = None,  # (batch,) rows before which nothing counts as known
+        aged: Tensor | None = None,  # (batch, 24) residual sizes, see `aged_structure`
     ) -> OriginBatch:
         "Past and future of a batch of origins."
         origin, day = torch.as_tensor(origin), torch.as_tensor(day)[:, None]
-        around = Gatherer(table, origin, first)
         residual = float(self.state["residual"][0])
+        around = Gatherer(table, origin, first, None if aged is None else aged * residual)
         future = origin[:, None] + BLOCK * (day - 1) + torch.arange(BLOCK)
         ahead = known_columns(around, future, day)
         target = (table.load[future] / around.size - ahead.seasonal) / residual
