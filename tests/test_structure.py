@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loads import readings
 
+from smartgrid_ai.forecast.daily import AGED, DailyPath, OriginData
 from smartgrid_ai.hours import WEEKDAY, filled_load, make_hours
-from smartgrid_ai.origins import BLOCK, Gatherer, OriginEncoder
+from smartgrid_ai.origins import BLOCK, Gatherer, OriginEncoder, aged_structure
 from smartgrid_ai.readings import Place
 from smartgrid_ai.structure import StructureModel, _principal_components
 
@@ -146,3 +147,50 @@ def test_weather_never_met_does_not_explode():
     load.loc[mild, "temperature"] = 21.0
     hours = make_hours(load, Place())
     assert np.abs(learnt(hours, 42)).max() < 4
+
+
+@pytest.mark.parametrize("block", [1, 7])
+@pytest.mark.parametrize("day", [2, 40])
+def test_an_aged_structure_moves_neither_references_nor_target(
+    kinds, learnt_from_kinds, block, day
+):
+    "At any hour, with gaps, for a meter that has just begun, and up to a week ahead."
+    encoder, _ = learnt_from_kinds
+    load = kinds.load.copy()
+    load[100:130] = load[24 * 27 : 24 * 27 + 5] = np.nan
+    table = encoder.table(replace(kinds, load=load, filled=filled_load(load)))
+    origin = torch.arange(24 * 28, 24 * 28 + 30)
+    first = origin - 24 * day if day < 28 else None
+    profiles = torch.from_numpy(aged_structure(np.random.default_rng(day), len(origin)))
+    days = np.full(len(origin), block)
+    plain, aged = (encoder.encode(table, origin, days, first, a) for a in (None, profiles))
+    torch.testing.assert_close(aged.target, plain.target, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(aged.anchor, plain.anchor, atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(aged.future[..., -1], plain.future[..., -1], atol=1e-2, rtol=1e-3)
+    expectation = encoder.width - 2
+    assert ((aged.future - plain.future)[..., expectation].abs() > 1e-3).any(1).all()
+
+
+def batches(days: int):
+    "The first batch of training origins from so many days of one load, and the same with structures that do not age."
+    load = readings(24 * days, temperature=False)
+    path = DailyPath(Place())
+    frame = path.fit(load, np.ones(len(load), bool))
+    supply = OriginData(frame, np.ones(len(load), bool), np.ones(len(load), bool), 1, 2, 0)
+    ageing = supply.train_dataloader().dataset
+    plain = supply.train_dataloader().dataset
+    plain.aged = 0.0
+    return ageing.aged, next(iter(ageing)), next(iter(plain))
+
+
+def test_half_of_the_samples_have_aged_when_no_season_was_seen_twice():
+    share, ageing, plain = batches(200)
+    assert share == AGED
+    differ = (ageing[0] != plain[0]).flatten(1).any(1)
+    assert 0.25 < differ.float().mean() < 0.75
+    torch.testing.assert_close(ageing[2], plain[2], atol=1e-2, rtol=1e-3)
+
+
+def test_with_two_years_of_origins_no_structure_ages():
+    share, ageing, plain = batches(2 * 365 + 40)
+    assert not share and all(torch.equal(a, b) for a, b in zip(ageing, plain))

@@ -107,6 +107,7 @@ class OriginBatches(IterableDataset):
         if not self.aged:
             return None
         pretends = self.generator.random((count, 1)) < self.aged
+        pretends[BATCH:] = False
         return torch.from_numpy(aged_structure(self.generator, count) * pretends)
 
 # %% ../../nbs/33_forecast.daily.ipynb #27b32214
