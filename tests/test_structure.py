@@ -191,6 +191,6 @@ def test_half_of_the_samples_have_aged_when_no_season_was_seen_twice():
     torch.testing.assert_close(ageing[2], plain[2], atol=1e-2, rtol=1e-3)
 
 
-def test_with_two_years_of_origins_no_structure_ages():
-    share, ageing, plain = batches(2 * 365 + 40)
+def test_with_a_year_and_a_half_of_origins_no_structure_ages():
+    share, ageing, plain = batches(365 + 183 + 30)
     assert not share and all(torch.equal(a, b) for a, b in zip(ageing, plain))

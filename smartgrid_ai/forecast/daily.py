@@ -44,7 +44,7 @@ def share_aged(
 ) -> float:
     "How many samples pretend that their structure has aged."
     years = (timestamps.max() - timestamps.min()) / pd.Timedelta(days=365)
-    return AGED * float(np.clip(2 - years, 0, 1))
+    return AGED * float(np.clip(3 - 2 * years, 0, 1))
 
 
 def hours_within(
