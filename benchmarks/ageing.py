@@ -2,7 +2,7 @@
 
     python benchmarks/ageing.py [feeder] [vic_elec] [gefcom2014e] [isone_2003_2006] [--window 1] [--seed 0]
 
-With up to a year of history half of the training samples pretend that the structure (load by calendar and weather) expects too much by some
+With less than a year of training origins half of the samples pretend that the structure (load by calendar and weather) expects too much by some
 profile of the day, before and after the origin alike (`forecast.daily`). Here the mixture with all its members is fitted twice, with such
 samples and without, on ten months of a system load and three months of validation; the four months behind them are forecast, LightGBM
 beside. Windows 0 to 3 are spread evenly over the years before the test part of a set, of which nothing is used; `feeder` is the simulated

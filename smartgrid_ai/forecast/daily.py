@@ -36,15 +36,16 @@ from ..scaling import is_tame, meter_weights
 # %% ../../nbs/33_forecast.daily.ipynb #27d55d37
 BATCH = 64  # origins
 YOUNG = 16  # further origins, whose meters pretend to be new; with several meters
-AGED = 0.5  # share of the origins whose structure pretends to have aged, with up to a year of them
+AGED = (
+    0.5  # share of the origins whose structure pretends to have aged, with less than a year of them
+)
 
 
 def share_aged(
     timestamps: pd.Series,  # of the origins
 ) -> float:
     "How many samples pretend that their structure has aged."
-    years = (timestamps.max() - timestamps.min()) / pd.Timedelta(days=365)
-    return AGED * float(np.clip(3 - 2 * years, 0, 1))
+    return AGED if timestamps.max() - timestamps.min() < pd.Timedelta(days=365) else 0.0
 
 
 def hours_within(
