@@ -247,10 +247,7 @@ FIT_ORIGINS = 4000  # origins that means and deviations are learnt from
 LIMIT = 6.0  # standard deviations
 NOISES = (1.0, 3.0, 10.0, 30.0, 100.0)  # times the variance of the median meter
 TRIED_ORIGINS = 1000  # of training, that choose among them
-AGED_WAVES, AGED_FALL = (
-    4,
-    0.7,
-)  # waves of the day by which structures age, and how much less each is
+AGED_WAVES, AGED_FALL = 4, 0.7  # waves of the day, each so much smaller than the one before
 
 
 def young_history(

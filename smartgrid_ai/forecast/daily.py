@@ -36,9 +36,7 @@ from ..scaling import is_tame, meter_weights
 # %% ../../nbs/33_forecast.daily.ipynb #27d55d37
 BATCH = 64  # origins
 YOUNG = 16  # further origins, whose meters pretend to be new; with several meters
-AGED = (
-    0.5  # share of the origins whose structure pretends to have aged, with less than a year of them
-)
+AGED = 0.5  # share of the origins whose structure pretends to have aged
 
 
 def share_aged(
