@@ -7,6 +7,7 @@ __all__ = ['ANSWERS', 'View', 'Answer', 'AheadNetwork']
 
 # %% ../../nbs/31_forecast.ahead.ipynb #c1df3a88
 import torch
+from .layers import Dropout
 from torch import Tensor, nn
 
 # %% ../../nbs/31_forecast.ahead.ipynb #c833c3c2
@@ -52,7 +53,7 @@ class Answer(nn.Module):
             nn.LayerNorm(inputs),
             nn.Linear(inputs, hidden),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, ANSWERS),
         )
 
@@ -77,7 +78,7 @@ class AheadNetwork(nn.Module):
         super().__init__()
         self.width, self.channels = width, channels
         self.view = View(width)
-        self.embed = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Dropout(dropout))
         self.outcome = nn.Linear(channels, hidden)
         self.mind = mind
         self.answer = Answer(features + hidden, hidden, dropout)

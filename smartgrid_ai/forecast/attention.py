@@ -7,6 +7,7 @@ __all__ = ['AttentionMemory', 'AttentionNetwork', 'BorrowingMind', 'AttentionAhe
 
 # %% ../../nbs/36_forecast.attention.ipynb #bd9ad329
 import torch
+from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
@@ -20,7 +21,7 @@ class AttentionMemory(nn.Module):
         super().__init__()
         self.normalise = nn.LayerNorm(hidden)
         self.attention = CausalAttention(hidden, heads)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

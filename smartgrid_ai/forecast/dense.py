@@ -7,6 +7,7 @@ __all__ = ['DenseMemory', 'DenseNetwork', 'DenseMind', 'DenseAhead']
 
 # %% ../../nbs/35_forecast.dense.ipynb #727c83ee
 import torch
+from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
@@ -23,10 +24,10 @@ class DenseMemory(nn.Module):
         self.weigh = nn.Conv1d(squeezed, hidden, window)
         self.think = nn.Sequential(
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, hidden),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(
@@ -61,8 +62,8 @@ class DenseMind(nn.Module):
         self.features, self.ahead = features, ahead
         self.squeeze_past, self.squeeze_future = nn.Linear(hidden, 4), nn.Linear(hidden, 6)
         self.layers = nn.Sequential(
-            nn.Linear(4 * back + 6 * ahead, inner), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(inner, inner), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(4 * back + 6 * ahead, inner), nn.GELU(), Dropout(dropout),
+            nn.Linear(inner, inner), nn.GELU(), Dropout(dropout),
             nn.Linear(inner, ahead * features),
         )  # fmt: skip
 

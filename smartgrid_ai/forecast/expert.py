@@ -26,6 +26,7 @@ from pytorch_lightning import (
 )
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import ANSWERS, Answer, View
@@ -44,7 +45,7 @@ class ExpertNetwork(nn.Module):
     ):
         super().__init__()
         self.view = View(width)
-        self.embed = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout))
+        self.embed = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Dropout(dropout))
         self.memory = memory
         self.answer = Answer(hidden, hidden, dropout)
 

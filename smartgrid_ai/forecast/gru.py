@@ -7,6 +7,7 @@ __all__ = ['RecurrentMemory', 'GRUNetwork', 'RecurrentMind', 'GRUAhead']
 
 # %% ../../nbs/33_forecast.gru.ipynb #ac562872
 import torch
+from .layers import GRU
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
@@ -18,9 +19,7 @@ class RecurrentMemory(nn.Module):
 
     def __init__(self, hidden: int, layers: int = 2, dropout: float = 0.0):
         super().__init__()
-        self.reader = nn.GRU(
-            hidden, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
+        self.reader = GRU(hidden, hidden, layers, dropout=dropout if layers > 1 else 0.0)
 
     def forward(
         self,
@@ -48,9 +47,9 @@ class RecurrentMind(nn.Module):
 
     def __init__(self, hidden: int):
         super().__init__()
-        self.reader = nn.GRU(hidden, hidden, batch_first=True)
+        self.reader = GRU(hidden, hidden)
         self.start = nn.Linear(hidden, 2 * hidden)
-        self.writer = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
+        self.writer = GRU(hidden, hidden, bidirectional=True)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ __all__ = ['TransformerLayer', 'TransformerNetwork', 'MeetingLayer', 'Transforme
 
 # %% ../../nbs/35_forecast.transformer.ipynb #af449d97
 import torch
+from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
@@ -22,11 +23,11 @@ class TransformerLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(hidden, feed_forward),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(feed_forward, hidden),
         )
         self.before_attention, self.before_feed_forward = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -62,11 +63,11 @@ class MeetingLayer(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.Linear(hidden, 2 * hidden),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(2 * hidden, hidden),
         )
         self.before_attention, self.before_feed_forward = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
