@@ -1183,6 +1183,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._load_parquet': ( 'data.tables.html#_load_parquet',
                                                                                       'smartgrid_ai/data/tables.py'),
+                                          'smartgrid_ai.data.tables._midnights_told': ( 'data.tables.html#_midnights_told',
+                                                                                        'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._read_text': ( 'data.tables.html#_read_text',
                                                                                    'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._style': ('data.tables.html#_style', 'smartgrid_ai/data/tables.py'),

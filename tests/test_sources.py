@@ -80,6 +80,15 @@ def test_simulated_readings_keep_fault_and_expected(tmp_path):
     assert again.attrs["notes"] == []
 
 
+@pytest.mark.parametrize("hours", [24, 1])
+def test_midnights_are_written_with_their_time_of_day(tmp_path, hours):
+    "Daily issues look like hourly ones, also without a time zone."
+    frame = pd.DataFrame({"issued": pd.date_range("2014-10-26", periods=3, freq=f"{hours}h")})
+    written = write_table(frame, tmp_path / "issues.csv").read_text().splitlines()
+    assert written[1] == "2014-10-26 00:00:00"
+    assert frame["issued"].dtype.kind == "M"
+
+
 def test_same_table_gives_same_bytes(tmp_path):
     for suffix in (".csv", ".csv.gz", ".parquet"):
         first = write_table(table(2, 10), tmp_path / f"one{suffix}").read_bytes()

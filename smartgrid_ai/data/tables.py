@@ -372,6 +372,13 @@ def _write(frame: pd.DataFrame, path: Path, suffix: str) -> None:
         frame.to_parquet(path, index=False, compression="zstd")
     elif suffix == ".csv.gz":  # without name and time inside: same table, same bytes
         with open(path, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as squeezed:
-            frame.to_csv(squeezed, index=False, mode="wb")
+            _midnights_told(frame).to_csv(squeezed, index=False, mode="wb")
     else:
-        frame.to_csv(path, index=False)
+        _midnights_told(frame).to_csv(path, index=False)
+
+
+def _midnights_told(frame: pd.DataFrame) -> pd.DataFrame:
+    "pandas writes a column of nothing but midnights as bare dates: give them their time of day."
+    stamps = frame.select_dtypes("datetime")
+    bare = [name for name in stamps if (stamps[name].dt.normalize() == stamps[name]).all()]
+    return frame.assign(**{name: frame[name].dt.strftime("%Y-%m-%d %H:%M:%S") for name in bare})
