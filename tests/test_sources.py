@@ -89,6 +89,78 @@ def test_midnights_are_written_with_their_time_of_day(tmp_path, hours):
     assert frame["issued"].dtype.kind == "M"
 
 
+def hours_of(tmp_path, lines: list[str], **options) -> pd.DataFrame:
+    "What is read of a CSV with these lines."
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return read_readings(path, unit="W", **options)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "mark"),
+    [
+        ("2014-10-{:02d} {:02d}:00", ""),
+        ("{:02d}.10.2014 {:02d}:00:00", ""),
+        ("2014-10-{:02d}T{:02d}:00", "Z"),
+        ("2014-10-{:02d}T{:02d}:00:00.0", "+00:00"),
+    ],
+)
+def test_midnight_may_be_the_day_befores_24_o_clock(tmp_path, stamp, mark):
+    hours = [(day, hour) for day in (14, 15) for hour in range(1, 25)]
+    rows = [f"{stamp.format(*hour)}{mark},{number}" for number, hour in enumerate(hours)]
+    readings = hours_of(tmp_path, ["timestamp,load", *rows])
+    wanted = pd.date_range("2014-10-14 01:00", periods=48, freq="h", tz="UTC")
+    assert (readings["timestamp"] == wanted).all()
+    assert readings["consumption"].tolist() == list(range(48))
+
+
+@pytest.mark.parametrize("wrong", ["2014-10-14 24:30", "2014-10-14 25:00", "24:00"])
+def test_no_other_24_is_an_hour(tmp_path, wrong):
+    with pytest.raises(DataError, match=f"line 3: '{wrong}' is no point in time"):
+        hours_of(tmp_path, ["timestamp,load", "2014-10-14 23:00,1", f"{wrong},2"])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_date_and_hour_of_day_in_two_columns(tmp_path, first):
+    hours = [(day, hour + first) for day in (14, 15) for hour in range(24)]
+    rows = [f"2014-10-{day},{hour},{hour}" for day, hour in hours]
+    readings = hours_of(tmp_path, ["Date,Hour,load", *rows])
+    wanted = pd.date_range("2014-10-14", periods=48, freq="h", tz="UTC")
+    assert (readings["timestamp"] == wanted).all()
+    told = [note for note in readings.attrs["notes"] if "goes from 1 to 24" in note]
+    assert len(told) == first
+
+
+@pytest.mark.parametrize("wrong", ["25", "-1", "1.5", "noon", ""])
+def test_an_hour_that_is_none_is_named(tmp_path, wrong):
+    rows = ["date,hour,load", "2014-10-14,0,1", f"2014-10-14,{wrong},2"]
+    with pytest.raises(DataError, match=r"line 3, column 'hour'.*is no hour of a day"):
+        hours_of(tmp_path, rows)
+
+
+def test_hours_cannot_count_from_0_and_to_24(tmp_path):
+    rows = [f"2014-10-14,{hour},1" for hour in range(25)]
+    with pytest.raises(DataError, match="line 26, column 'hour'"):
+        hours_of(tmp_path, ["date,hour,load", *rows])
+
+
+def test_full_stamps_need_no_hour_column(tmp_path):
+    rows = [f"2014-10-14 {hour:02d}:00,{9},1" for hour in range(6)]
+    readings = hours_of(tmp_path, ["date,hour,load", *rows])
+    assert readings["timestamp"].dt.hour.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_titles_above_the_header_are_left_out_and_lines_still_count(tmp_path, separator):
+    titles = ["Meter 17 in the cellar", "made 2014-10-20", "", "timestamp,load"]
+    rows = [f"2014-10-14 {hour:02d}:00,{hour}" for hour in range(6)]
+    lines = [line.replace(",", separator) for line in [*titles, *rows]]
+    assert hours_of(tmp_path, lines)["consumption"].tolist() == list(range(6))
+    lines[-1] = f"2014-10-14 05:00{separator}five"
+    with pytest.raises(DataError, match="line 10, column 'load': 'five' is not a number"):
+        hours_of(tmp_path, lines)
+
+
 def test_same_table_gives_same_bytes(tmp_path):
     for suffix in (".csv", ".csv.gz", ".parquet"):
         first = write_table(table(2, 10), tmp_path / f"one{suffix}").read_bytes()

@@ -70,16 +70,40 @@ def _meters(file: RawTable) -> tuple[np.ndarray, np.ndarray]:  # code per row, s
     return codes, np.asarray(values, dtype=object)
 
 # %% ../../nbs/12_data.sources.ipynb #836756ea
+def _stamps(file: RawTable) -> pd.Series:
+    "The column of stamps, put together where date and time of day, or date and hour, have one each."
+    raw = file.frame[file.found["timestamp"]]
+    part = {column.lower(): file.frame[column] for column in file.frame}
+    if file.found["timestamp"].lower() not in ("date", "time") or "date" not in part:
+        return raw
+    date = part["date"].astype("str")
+    if "time" in part and part["time"].astype("str").str.fullmatch(r"\s*\d{1,2}:\d{2}.*").all():
+        return date + " " + part["time"].astype("str")
+    if "hour" in part and not date.str.contains(":").any():
+        return date + " " + _hours_of_day(file, part["hour"]).map("{:02d}:00".format)
+    return raw
+
+
+def _hours_of_day(file: RawTable, column: pd.Series) -> pd.Series:
+    "0 to 23, the hour that begins; a column that goes from 1 to 24 names the hour that ends."
+    hours = pd.to_numeric(column, errors="coerce")
+    bad = np.flatnonzero(~hours.isin(range(25)))
+    if len(bad) or (hours.min() == 0 and hours.max() == 24):
+        row = int(bad[0]) if len(bad) else int(np.argmax(hours))
+        raise DataError(
+            f"{file.where(row)}, column {column.name!r}: {column.iloc[row]!r} is no hour of a day that goes from 0 to 23 or from 1 to 24"
+        )
+    if hours.max() == 24:
+        file.notes.append(
+            f"{column.name!r} goes from 1 to 24: hour 1 was read as the one from 00:00 to 01:00"
+        )
+        hours = hours - 1
+    return hours.astype("int64")
+
+# %% ../../nbs/12_data.sources.ipynb #bc0561e4
 def _instants(file: RawTable, codes: np.ndarray, clock: str, timezone: str) -> pd.Series:
     "Each row's instant in UTC, missing where its wall clock time never was."
-    name = file.found["timestamp"]
-    raw = file.frame[name]
-    pair = [column for column in file.frame if column.lower() in ("date", "time")]
-    if name in pair and len(pair) == 2:
-        date, time = sorted(pair, key=str.lower)
-        if file.frame[time].astype("str").str.fullmatch(r"\s*\d{1,2}:\d{2}.*").all():
-            raw = file.frame[date].astype("str") + " " + file.frame[time].astype("str")
-    stamps, notes = parse_timestamps(raw, file.where)
+    stamps, notes = parse_timestamps(_stamps(file), file.where)
     file.notes += notes
     if stamps.dt.tz is not None:
         return stamps

@@ -14,6 +14,7 @@ import pandas as pd
 from ..readings import DataError, Place
 
 # %% ../../nbs/09_data.timestamps.ipynb #6be045a7
+MIDNIGHT_BEHIND = r"(?<=[\sT])24(?=:00(?::00(?:[.,]0+)?)?(?:\D|$))"
 ZONE_MARK = r":\d{2}(?:[.,]\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 DAY_OR_MONTH_FIRST = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2,4}"
 
@@ -53,24 +54,29 @@ def _parse_text(
             f"{where(other)}: {text.iloc[other]!r} {'has' if zoned[other] else 'lacks'} a time zone, "
             f"unlike {text.iloc[0]!r} before it: give every stamp an offset, or none"
         )
-    stamps = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=bool(zoned.all()))
-    notes = []
-    if stamps.isna().all():
-        day_first, note = False, ""
-        if text.str.contains(DAY_OR_MONTH_FIRST.replace("(", "(?:")).all():
-            day_first, note = _day_comes_first(text)
-        notes = [note] if note else []
-        form = _format(text.iloc[0], day_first)
-        stamps = pd.to_datetime(
-            text, format=form, dayfirst=day_first, errors="coerce", utc=bool(zoned.all())
-        )
+    behind = text.str.contains(MIDNIGHT_BEHIND, regex=True)
+    begun = text.str.replace(MIDNIGHT_BEHIND, "00", regex=True) if behind.any() else text
+    stamps, notes = _guessed(begun, bool(zoned.all()))
     if stamps.isna().any():
         bad = int(np.flatnonzero(stamps.isna())[0])
         raise DataError(
             f"{where(bad)}: {text.iloc[bad]!r} is no point in time: write it like 2014-03-01 13:00 "
             "or 2014-03-01T13:00+01:00"
         )
-    return stamps, notes
+    return stamps.mask(behind, stamps + pd.Timedelta(days=1)), notes
+
+
+def _guessed(text: pd.Series, zoned: bool) -> tuple[pd.Series, list[str]]:
+    "Stamps by ISO 8601, else by the format that the texts seem to have; missing where it does not fit."
+    stamps = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=zoned)
+    if not stamps.isna().all():
+        return stamps, []
+    day_first, note = False, ""
+    if text.str.contains(DAY_OR_MONTH_FIRST.replace("(", "(?:")).all():
+        day_first, note = _day_comes_first(text)
+    form = _format(text.iloc[0], day_first)
+    stamps = pd.to_datetime(text, format=form, dayfirst=day_first, errors="coerce", utc=zoned)
+    return stamps, [note] if note else []
 
 # %% ../../nbs/09_data.timestamps.ipynb #68865ab4
 def _parse_epoch(

@@ -7,8 +7,9 @@ __all__ = ['ANSWERS', 'View', 'Answer', 'AheadNetwork']
 
 # %% ../../nbs/31_forecast.ahead.ipynb #c1df3a88
 import torch
-from .layers import Dropout
 from torch import Tensor, nn
+
+from .layers import Dropout
 
 # %% ../../nbs/31_forecast.ahead.ipynb #c833c3c2
 class View(nn.Module):

@@ -7,11 +7,11 @@ __all__ = ['AttentionMemory', 'AttentionNetwork', 'BorrowingMind', 'AttentionAhe
 
 # %% ../../nbs/36_forecast.attention.ipynb #bd9ad329
 import torch
-from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
 from .expert import CausalAttention, ExpertNetwork
+from .layers import Dropout
 
 # %% ../../nbs/36_forecast.attention.ipynb #42e6900b
 class AttentionMemory(nn.Module):

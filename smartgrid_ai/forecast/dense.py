@@ -7,11 +7,11 @@ __all__ = ['DenseMemory', 'DenseNetwork', 'DenseMind', 'DenseAhead']
 
 # %% ../../nbs/35_forecast.dense.ipynb #727c83ee
 import torch
-from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
 from .expert import ExpertNetwork
+from .layers import Dropout
 
 # %% ../../nbs/35_forecast.dense.ipynb #6ec54d00
 class DenseMemory(nn.Module):

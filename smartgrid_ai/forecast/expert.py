@@ -26,10 +26,10 @@ from pytorch_lightning import (
 )
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import ANSWERS, Answer, View
+from .layers import Dropout
 from ..windows import covering_chunks
 
 # %% ../../nbs/32_forecast.expert.ipynb #cc1ad875

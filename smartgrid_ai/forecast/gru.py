@@ -7,11 +7,11 @@ __all__ = ['RecurrentMemory', 'GRUNetwork', 'RecurrentMind', 'GRUAhead']
 
 # %% ../../nbs/33_forecast.gru.ipynb #ac562872
 import torch
-from .layers import GRU
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
 from .expert import ExpertNetwork
+from .layers import GRU
 
 # %% ../../nbs/33_forecast.gru.ipynb #5a786757
 class RecurrentMemory(nn.Module):

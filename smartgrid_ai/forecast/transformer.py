@@ -7,11 +7,11 @@ __all__ = ['TransformerLayer', 'TransformerNetwork', 'MeetingLayer', 'Transforme
 
 # %% ../../nbs/35_forecast.transformer.ipynb #af449d97
 import torch
-from .layers import Dropout
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
 from .expert import CausalAttention, ExpertNetwork
+from .layers import Dropout
 
 # %% ../../nbs/35_forecast.transformer.ipynb #6c138521
 class TransformerLayer(nn.Module):
