@@ -1193,6 +1193,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'smartgrid_ai.data.tables._read_text': ( 'data.tables.html#_read_text',
                                                                                    'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._style': ('data.tables.html#_style', 'smartgrid_ai/data/tables.py'),
+                                          'smartgrid_ai.data.tables._turning': ('data.tables.html#_turning', 'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._with_rows': ( 'data.tables.html#_with_rows',
                                                                                    'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._write': ('data.tables.html#_write', 'smartgrid_ai/data/tables.py'),

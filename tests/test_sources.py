@@ -494,6 +494,11 @@ def test_stamps_with_offset_need_no_clock(csv):
             r"line 3: '2014-01-01T01:00' lacks a time zone",
         ),
         (["meter,time,W", ",2014-01-01 00:00,1"], {}, r"line 2, column 'meter': no meter named"),
+        (
+            ["time,a,b", "2014-01-01 00:00,1,2"],
+            {},
+            r"Name it with .*frame\.melt\('time', var_name='meter_id'",
+        ),
         (["when,W", "2014-01-01 00:00,1"], {}, r"no column for 'timestamp'; there are: when, W"),
         (
             ["time,A_MW,B_MW", "2014-01-01 00:00,1,2"],

@@ -128,6 +128,16 @@ def _given_columns(names: list[str], columns: Mapping[str, str], file: str) -> d
     return dict(columns)
 
 # %% ../../nbs/10_data.tables.ipynb #5fc7fbdc
+def _turning(names: list[str], found: Mapping[str, str]) -> str:
+    "How to turn a table that may have one column for each meter."
+    if "timestamp" not in found or len(set(names) - set(found.values())) < 2:
+        return ""
+    return (
+        ". If each meter has a column of its own, make one row per meter and hour of them first: "
+        f"frame.melt({found['timestamp']!r}, var_name='meter_id', value_name='consumption') in pandas"
+    )
+
+
 def find_columns(
     names: list[str],  # as they stand in the file
     columns: Mapping[str, str],  # canonical name -> name in the file
@@ -152,7 +162,7 @@ def find_columns(
         if canonical not in found:
             raise DataError(
                 f"{file}: no column for {canonical!r}; there are: {', '.join(names)}. Name it with "
-                f"--column {canonical}=… (columns=… in Python)"
+                f"--column {canonical}=… (columns=… in Python){_turning(names, found)}"
             )
     return found
 
