@@ -13,9 +13,10 @@ import argparse
 import sys
 
 import pandas as pd
-from forecasts import SETTINGS, parser_of_sets, present
-from habits import MODELS, PLACE, TRAINING, errors, feeder
+from forecasts import SETTINGS, parser_of_sets
+from habits import MODELS, PLACE, TRAINING, chosen, errors, feeder
 
+from smartgrid_ai.commands.options import Progress
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import fit_horizon
 from smartgrid_ai.forecast import daily
@@ -48,7 +49,9 @@ def window(name: str, options: argparse.Namespace) -> tuple[pd.DataFrame, Split,
 
 def fitted_errors(readings, split: Split, place: Place, settings: dict, models) -> pd.Series:
     "Error of each model [%], from a fit of its own."
-    fitted, frame = fit_horizon(readings, split, models, 24, settings)
+    progress = Progress()
+    fitted, frame = fit_horizon(readings, split, models, 24, settings, progress=progress)
+    progress.close()
     return errors(fitted.forecast(frame), place)["error"]
 
 
@@ -78,9 +81,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     "All sets, one after the other."
     options = parse()
-    public = set(present([name for name in options.sets if name != "feeder"], options.data))
     print(f"{'set':<18}{'window':>7}  {'model':<16}{'ageing, %':>10}{'none, %':>10}{'ratio':>8}")
-    for name in (name for name in options.sets if name == "feeder" or name in public):
+    for name in chosen(options):
         measure(name, options)
     return 0
 

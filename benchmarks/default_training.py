@@ -17,6 +17,7 @@ from inspect import signature
 import pandas as pd
 from forecasts import SETTINGS, TASKS, parser_of_sets, present
 
+from smartgrid_ai.commands.options import Progress
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import backtest, fit_horizon, with_lead
 from smartgrid_ai.evaluate.parallel import run_side_by_side
@@ -53,12 +54,14 @@ def measure(name: str, options: argparse.Namespace) -> None:
     told = {"place": place, "weather": setting.weather, "seed": options.seed}
     told |= DEFAULTS | {"tuned": {}}
     jobs = {TASKS[horizon]: (readings, split, horizon, told) for horizon in HORIZONS}
-    begun = time.perf_counter()
-    results = run_side_by_side(fit, jobs)
-    for task, took in zip(jobs, results, strict=True):
-        print(line(name, task, took["wall"], took["computing"], took["memory"]), flush=True)
-    computing = sum(took["computing"] for took in results)
-    print(line(name, "both", time.perf_counter() - begun, computing), flush=True)
+    begun, progress = time.perf_counter(), Progress()
+    results = run_side_by_side(fit, jobs, progress)
+    took = time.perf_counter() - begun
+    progress.close()
+    for task, each in zip(jobs, results, strict=True):
+        print(line(name, task, each["wall"], each["computing"], each["memory"]), flush=True)
+    computing = sum(each["computing"] for each in results)
+    print(line(name, "both", took, computing), flush=True)
 
 
 def line(name: str, task: str, wall: float, computing: float, memory: float | None = None) -> str:

@@ -23,6 +23,7 @@ import pandas as pd
 from correction import year_before
 from forecasts import SETTINGS, parser_of_sets, present
 
+from smartgrid_ai.commands.options import Progress
 from smartgrid_ai.evaluate.backtest import Fitted, fit_horizon
 from smartgrid_ai.forecast.moe import EXPERTS
 from smartgrid_ai.readings import Place
@@ -106,7 +107,11 @@ def measure(name: str, options: argparse.Namespace) -> None:
         readings, split, setting = year_before(name, options.data)
         place, weather = setting.place, setting.weather
     settings = TRAINING | {"place": place, "weather": weather, "seed": options.seed}
-    fitted, frame = fit_horizon(readings, split, MODELS, options.horizon, settings)
+    progress = Progress()
+    fitted, frame = fit_horizon(
+        readings, split, MODELS, options.horizon, settings, progress=progress
+    )
+    progress.close()
     parts = [errors(fitted.forecast(frame), place)]
     for said, (habits, trust) in VARIANTS.items():
         alone = errors(without(fitted, habits, trust).forecast(frame), place)
@@ -115,6 +120,12 @@ def measure(name: str, options: argparse.Namespace) -> None:
     for said, row in table.iterrows():
         ratio = row["error"] / table["error"]["lightgbm"]
         print(f"{name:<18}{said:<18}{row['error']:>10.3f}{ratio:>12.3f}{row['noon']:>10.2f}")
+
+
+def chosen(options: argparse.Namespace) -> list[str]:
+    "The sets asked for, without public ones that are not there."
+    there = set(present([name for name in options.sets if name != "feeder"], options.data))
+    return [name for name in options.sets if name in there | {"feeder"}]
 
 
 def parse() -> argparse.Namespace:
@@ -127,9 +138,8 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     "All sets, one after the other."
     options = parse()
-    public = set(present([name for name in options.sets if name != "feeder"], options.data))
     print(f"{'set':<18}{'model':<18}{'error, %':>10}{'/ LightGBM':>12}{'noon, %':>10}")
-    for name in (name for name in options.sets if name == "feeder" or name in public):
+    for name in chosen(options):
         measure(name, options)
     return 0
 
