@@ -144,6 +144,12 @@ def test_hours_cannot_count_from_0_and_to_24(tmp_path):
         hours_of(tmp_path, ["date,hour,load", *rows])
 
 
+def test_hours_without_0_and_24_may_begin_or_end(tmp_path):
+    rows = [f"2014-10-14,{hour},1" for hour in range(1, 24)]
+    with pytest.raises(DataError, match="go from 1 to 23, and without a 0 or a 24"):
+        hours_of(tmp_path, ["date,hour,load", *rows])
+
+
 def test_full_stamps_need_no_hour_column(tmp_path):
     rows = [f"2014-10-14 {hour:02d}:00,{9},1" for hour in range(6)]
     readings = hours_of(tmp_path, ["date,hour,load", *rows])

@@ -93,6 +93,11 @@ def _hours_of_day(file: RawTable, column: pd.Series) -> pd.Series:
         raise DataError(
             f"{file.where(row)}, column {column.name!r}: {column.iloc[row]!r} is no hour of a day that goes from 0 to 23 or from 1 to 24"
         )
+    if hours.min() > 0 and hours.max() < 24:
+        raise DataError(
+            f"{file.name}, column {column.name!r}: hours go from {hours.min():g} to {hours.max():g}, and without a 0 or a 24 nobody knows whether "
+            "they name the hour that begins or the one that ends: write date and time into one column"
+        )
     if hours.max() == 24:
         file.notes.append(
             f"{column.name!r} goes from 1 to 24: hour 1 was read as the one from 00:00 to 01:00"
