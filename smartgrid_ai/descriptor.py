@@ -46,7 +46,7 @@ def encoded_columns(
 
 
 def origin_columns(
-    weather: tuple[str, ...],  # temperature and humidity, those that are known
+    weather: tuple[str, ...],  # of WEATHER_COLUMNS, those that are known
     width: int,  # of the encoder
 ) -> list[str]:
     "Names of the columns of a known hour, in order; `ModelError` when they do not fit the encoder."

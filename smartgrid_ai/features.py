@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALENDAR_NAMES', 'ROLLING_NAMES', 'DIFFERENCE_NAMES', 'LAGS', 'LAG_NAMES', 'SHAPE_NAMES', 'FEATURE_NAMES', 'WARM_UP',
-           'HEATING_BASE', 'COOLING_BASE', 'WEATHER_NAMES', 'GRID_NAMES', 'NEIGHBOUR_NAMES', 'COVARIATE_NAMES',
-           'WEATHER_MODES', 'civil_calendar', 'window_statistics', 'make_features', 'append_hours']
+           'HEATING_BASE', 'COOLING_BASE', 'WEATHER_NAMES', 'GRID_NAMES', 'NEIGHBOUR_NAMES', 'SKY_NAMES',
+           'COVARIATE_NAMES', 'WEATHER_MODES', 'civil_calendar', 'window_statistics', 'make_features', 'append_hours']
 
 # %% ../nbs/21_features.ipynb #5ec0d44a
 from itertools import pairwise
@@ -16,6 +16,7 @@ import pandas as pd
 from .kernels import compiled
 from smartgrid_ai.readings import (
     COVARIATES,
+    WEATHER_COLUMNS,
     DataError,
     Place,
     hour_number,
@@ -171,7 +172,8 @@ WEATHER_NAMES = (
 )  # fmt: skip
 GRID_NAMES = ("voltage", "frequency")
 NEIGHBOUR_NAMES = ("holiday_yesterday", "holiday_tomorrow")
-COVARIATE_NAMES = WEATHER_NAMES + GRID_NAMES + NEIGHBOUR_NAMES
+SKY_NAMES = ("irradiance", "irradiance_change_1", "cloud_cover", "wind_speed")
+COVARIATE_NAMES = WEATHER_NAMES + GRID_NAMES + NEIGHBOUR_NAMES + SKY_NAMES
 WEATHER_MODES = ("observed", "none")
 
 # %% ../nbs/21_features.ipynb #7ccf75eb
@@ -201,12 +203,16 @@ def _weather_features(temperature: np.ndarray) -> dict[str, np.ndarray]:
 def _covariates(meter: pd.DataFrame, weather: str) -> dict[str, np.ndarray]:
     "What this meter's table has beyond consumption, as seen just before each hour."
     columns = {name: meter[name].to_numpy(float) for name in COVARIATES if name in meter}
-    found = {}
-    if weather == "observed" and "temperature" in columns:
+    found = {name: _lagged(columns[name], 1) for name in GRID_NAMES if name in columns}
+    if weather == "none":
+        return found
+    found |= {name: columns[name] for name in WEATHER_COLUMNS if name in columns}
+    if "temperature" in columns:
         found |= _weather_features(columns["temperature"])
-    if weather == "observed" and "humidity" in columns:
-        found["humidity"] = columns["humidity"]
-    return found | {name: _lagged(columns[name], 1) for name in GRID_NAMES if name in columns}
+    if "irradiance" in columns:
+        sun = columns["irradiance"]
+        found["irradiance_change_1"] = sun - _lagged(sun, 1)
+    return found
 
 # %% ../nbs/21_features.ipynb #67f27350
 def make_features(

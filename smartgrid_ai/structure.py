@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from .hours import CALENDAR_WIDTH, OFF, WEEKDAY, YEAR, HourTable
+from .hours import CALENDAR_WIDTH, OFF, WEEKDAY, YEAR, HourTable, weather_width
 
 # %% ../nbs/25_structure.ipynb #af6c6749
 DAY_WAVES = 6
@@ -301,9 +301,9 @@ def _principal_components(apart: np.ndarray, gram: np.ndarray) -> np.ndarray:
 
 def _matched(weather: np.ndarray, have: tuple[str, ...], want: tuple[str, ...]) -> np.ndarray:
     "Weather columns in the order the model was fitted with; what is not there is unknown."
-    width = {"temperature": 9, "humidity": 1}
+    width = {name: weather_width(name) for name in (*have, *want)}
     start = dict(zip(have, np.cumsum([0, *(width[name] for name in have)])))
-    unknown = np.full((len(weather), 9), np.nan, np.float32)
+    unknown = np.full((len(weather), max(width.values(), default=0)), np.nan, np.float32)
     parts = [
         weather[:, start[n] : start[n] + width[n]] if n in start else unknown[:, : width[n]]
         for n in want

@@ -65,7 +65,8 @@ def weather_in_words(
     if not hours.weather_names:
         return "none (not in the data)"
     if error and "temperature" in hours.weather_names:
-        return f"observed, with a simulated error of {error:g} °C in the test part"
+        others = ", all but the temperature as observed" if len(hours.weather_names) > 1 else ""
+        return f"observed, with a simulated error of {error:g} °C in the test part{others}"
     return "observed (perfect forecast)"
 
 # %% ../../nbs/52_evaluate.backtest.ipynb #609f7afa

@@ -16,18 +16,21 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 
+from threadpoolctl import threadpool_limits
+
 Progress = Callable[[str, int, int, str], None]
 
 
 @contextmanager
 def one_thread():
-    "Torch computes on one thread inside."
+    "Torch and the libraries of linear algebra compute on one thread inside."
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(threads)
 

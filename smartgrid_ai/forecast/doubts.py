@@ -42,9 +42,10 @@ def _missing(readings: pd.DataFrame, forecast: pd.DataFrame, names: tuple[str, .
     weather = weather.join(readings.reindex(columns=list(names)).isna())
     asked = forecast[keys].astype({"meter_id": "str"}).merge(weather, how="left")
     lost = asked[list(names)].isna() | asked[list(names)].eq(True)
-    count, lacking = int(lost.any(axis=1).sum()), " and ".join(lost.columns[lost.any()])
+    count, kinds = int(lost.any(axis=1).sum()), list(lost.columns[lost.any()])
     if not count:
         return ""
+    lacking = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
     return (
         f"{count:,} of {len(forecast):,} forecasts are made without the {lacking} of their hour, which the models learned with; "
         f"expect larger misses than the intervals say. Append rows with the {lacking} that is forecast and no consumption"

@@ -155,6 +155,9 @@ class Reading(Strict):
     consumption: Watts | None = Field(description="W; null where the meter said nothing")
     temperature: Covariate = Field(None, description="°C")
     humidity: Covariate = Field(None, description="%")
+    irradiance: Covariate = Field(None, description="W/m²")
+    cloud_cover: Covariate = Field(None, description="%")
+    wind_speed: Covariate = Field(None, description="m/s")
     voltage: Covariate = Field(None, description="V")
     frequency: Covariate = Field(None, description="Hz")
 
