@@ -1,12 +1,12 @@
 """What is it worth that networks for days ahead learn from structures that have aged?
 
-    python benchmarks/ageing.py [feeder] [vic_elec] [gefcom2014e] [isone_2003_2006] [--window 1] [--seed 0]
+    python benchmarks/ageing.py [feeder] [cloudy_feeder] [vic_elec] [gefcom2014e] [isone_2003_2006] [--window 1] [--seed 0]
 
 With less than a year of training origins half of the samples pretend that the structure (load by calendar and weather) expects too much by some
 profile of the day, before and after the origin alike (`forecast.daily`). Here the mixture with all its members is fitted twice, with such
 samples and without, on ten months of a system load and three months of validation; the four months behind them are forecast, LightGBM
-beside. Windows 0 to 3 are spread evenly over the years before the test part of a set, of which nothing is used; `feeder` is the simulated
-one of `habits.py`, with its own dates. The error is the mean absolute one a day ahead in percent of the mean absolute load.
+beside. Windows 0 to 3 are spread evenly over the years before the test part of a set, of which nothing is used; `feeder` and
+`cloudy_feeder` are the simulated ones of `habits.py`, with their own dates. The error is the mean absolute one a day ahead in percent of the mean absolute load.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 
 import pandas as pd
 from forecasts import SETTINGS, parser_of_sets
-from habits import MODELS, PLACE, TRAINING, chosen, errors, feeder
+from habits import FEEDERS, MODELS, PLACE, TRAINING, chosen, errors, feeder
 
 from smartgrid_ai.commands.options import Progress
 from smartgrid_ai.data.sources import read_readings
@@ -23,15 +23,15 @@ from smartgrid_ai.forecast import daily
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import Split, chronological_split
 
-SETS = ("feeder", "vic_elec", "gefcom2014e", "isone_2003_2006")
+SETS = (*FEEDERS, "vic_elec", "gefcom2014e", "isone_2003_2006")
 WINDOWS = 4
 PARTS = (0, 10, 13, 17)  # months from the beginning of a window: train, validation, test, end
 
 
 def window(name: str, options: argparse.Namespace) -> tuple[pd.DataFrame, Split, Place, str]:
     "Readings of one window, how they are divided and read."
-    if name == "feeder":
-        readings = feeder(options.seed)
+    if name in FEEDERS:
+        readings = feeder(name, options.seed)
         return readings, chronological_split(readings, PLACE), PLACE, "observed"
     setting, file = SETTINGS[name], options.data / f"{name}.parquet"
     place = setting.place

@@ -1,13 +1,13 @@
 """What two rules are worth that ask no validation part: habits that are corrected, and trust that follows recent errors.
 
-    python benchmarks/habits.py [feeder] [vic_elec] [gefcom2014e] … [--horizon 24] [--seed 0]
+    python benchmarks/habits.py [feeder] [cloudy_feeder] [vic_elec] [gefcom2014e] … [--horizon 24] [--seed 0]
 
 Validation hours fit the mixture's corrections and its gate, and may know nothing of what comes. So a miss that lasts is corrected
 whatever they say (`forecast.correction`), and the gate begins with weights inverse to the squared error of the last two weeks (`forecast.gate`). Each line is
 the same fitted mixture, as it is and without one or both of the rules, beside LightGBM and the experts.
 
 `feeder` is simulated: homes, shops and heating near Berlin, and solar panels whose capacity doubles in the eighteen months from January 2023 on;
-temperature and cloud cover are given as observed. The dates are those that `smartgrid backtest` takes by default, so the mixture has seen one
+the temperature is given as observed, and of the `cloudy_feeder`, which is the same one, the cloud cover, too. The dates are those that `smartgrid backtest` takes by default, so the mixture has seen one
 spring, is validated in a winter that says little of the next one, and is tested from January to June. Of the public sets it is the year *before*
 the test part that is forecast, with half a year of validation before it. The error is the mean absolute one in percent of the mean absolute load,
 smaller is better; *noon* is the mean of load less forecast from 10 to 14 o'clock in April to June, in percent of the same.
@@ -32,12 +32,13 @@ from smartgrid_ai.windows import chronological_split
 PLACE = Place("Europe/Berlin", "DE")  # of the feeder
 MONTHS, GROWS = 18, 2.0
 MODELS = ("seasonal_naive", "lightgbm", *EXPERTS, "moe")
+FEEDERS = ("feeder", "cloudy_feeder")
 PEAK = 6.0  # MW, of the panels at the beginning, under a clear sky in midsummer
 TRAINING = {"epochs": 12, "batches": None, "trees": 60, "tuned": {}, "weather_error": 0.0}
 
 
-def feeder(seed: int) -> pd.DataFrame:
-    "Canonical hourly readings of one feeder [W], negative where the panels give more than is used."
+def feeder(name: str, seed: int) -> pd.DataFrame:
+    "Canonical hourly readings of one of the feeders [W], negative where the panels give more than is used."
     random = np.random.default_rng(seed)
     time = pd.date_range("2023-01-01", periods=MONTHS * 30 * 24, freq="h", tz="UTC")
     clock = time.tz_convert(PLACE.timezone)
@@ -48,7 +49,9 @@ def feeder(seed: int) -> pd.DataFrame:
     panels = PEAK * np.linspace(1, GROWS, len(time)) * _sun(hour, season) * (1 - 0.75 * cloud)
     used = _used(hour, clock.day_of_week.to_numpy(), temperature)
     load = used * random.normal(1, 0.02, len(time)) - panels
-    weather = {"temperature": temperature, "cloud_cover": 100 * cloud}
+    weather = {"temperature": temperature}
+    if name == "cloudy_feeder":
+        weather["cloud_cover"] = 100 * cloud
     table = {"meter_id": "feeder", "timestamp": time.as_unit("us"), "consumption": 1e6 * load}
     return pd.DataFrame(table | weather)
 
@@ -100,8 +103,8 @@ VARIANTS = {
 
 def measure(name: str, options: argparse.Namespace) -> None:
     "Fit once, forecast four times, print."
-    if name == "feeder":
-        readings, place, weather = feeder(options.seed), PLACE, "observed"
+    if name in FEEDERS:
+        readings, place, weather = feeder(name, options.seed), PLACE, "observed"
         split = chronological_split(readings, place)
     else:
         readings, split, setting = year_before(name, options.data)
@@ -124,13 +127,13 @@ def measure(name: str, options: argparse.Namespace) -> None:
 
 def chosen(options: argparse.Namespace) -> list[str]:
     "The sets asked for, without public ones that are not there."
-    there = set(present([name for name in options.sets if name != "feeder"], options.data))
-    return [name for name in options.sets if name in there | {"feeder"}]
+    there = set(present([name for name in options.sets if name not in FEEDERS], options.data))
+    return [name for name in options.sets if name in there | set(FEEDERS)]
 
 
 def parse() -> argparse.Namespace:
     "Options."
-    parser = parser_of_sets(__doc__, ("feeder", *SETTINGS), ["feeder"])
+    parser = parser_of_sets(__doc__, (*FEEDERS, *SETTINGS), ["feeder"])
     parser.add_argument("--horizon", type=int, default=24, choices=(1, 24))
     return parser.parse_args()
 
