@@ -149,9 +149,10 @@ def test_nothing_outlives_a_killed_main_process(start):
     assert service.left() == []
 
 
-def test_ctrl_c_reaches_every_process_and_ends_cleanly(start):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # a terminal, systemd
+def test_a_signal_that_reaches_every_process_ends_cleanly(start, number):
     service = start().wait_ready()
-    os.killpg(service.process.pid, signal.SIGINT)
+    os.killpg(service.process.pid, number)
     assert service.process.wait(20) == 0
     assert service.left() == []
     assert "Traceback" not in service.log.read_text()

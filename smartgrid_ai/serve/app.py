@@ -156,12 +156,22 @@ class Server(LitServer):
             )
         finally:
             self.stopping.set()
+            if self.transport_config.manager:
+                self.transport_config.manager._process.kill()
             _sweep()
 
     def stop(self) -> None:
         "Let requests in flight finish, then end; returns at once."
         self.stopping.set()
         threading.Thread(target=self._shutdown_event.set, daemon=True).start()
+
+    def _init_manager(self, num_api_servers: int) -> Any:
+        "The manager never hears SIGTERM: sent to all processes at once, it would leave the others without their queues."
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super()._init_manager(num_api_servers)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _start_server(self, *arguments: Any, **options: Any) -> dict:
         processes = super()._start_server(*arguments, **options)

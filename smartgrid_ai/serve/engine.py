@@ -37,7 +37,7 @@ def follow(
             time.sleep(0.5)
         for process in last or []:
             try:
-                os.kill(process, signal.SIGTERM)
+                os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         os._exit(1)
