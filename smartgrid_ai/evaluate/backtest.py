@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import forecast_metrics
-from .parallel import run_side_by_side
+from .parallel import one_thread, run_side_by_side
 from .schedule import TASKS, NaiveModel, scheduled
 from ..features import FEATURE_NAMES
 from ..forecast.expert import ExpertSettings, Progress
@@ -304,6 +304,7 @@ def keep_metrics(families: dict[str, Forecaster], metrics: pd.DataFrame) -> None
 LOOKED_BACK = 2000  # hours that no feature and no earlier forecast goes behind
 
 
+@one_thread()
 def permutation_importance(
     forecaster: Forecaster,  # of the next hour
     readings: pd.DataFrame,  # canonical
