@@ -45,6 +45,13 @@ def test_a_column_of_the_sun_is_no_load(tmp_path):
     assert list(read_readings(file)["consumption"]) == [5e6, 6e6]
 
 
+def test_what_the_sun_generates_is_no_weather(tmp_path):
+    file = tmp_path / "load.csv"
+    file.write_text("time,load_mw,radiation_mw\n2024-03-01T00:00Z,5,1\n2024-03-01T01:00Z,6,2\n")
+    table = read_readings(file)
+    assert "irradiance" not in table and list(table["consumption"]) == [5e6, 6e6]
+
+
 def test_impossible_weather_is_named():
     table = roofs(7).assign(cloud_cover=50.0, wind_speed=3.0)
     table.loc[3, "irradiance"], table.loc[4, "cloud_cover"] = 9000.0, 101.0

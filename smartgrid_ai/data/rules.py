@@ -40,10 +40,7 @@ class Limits:
     consumption: tuple[float, float] = (-np.inf, np.inf)  # W
     temperature: tuple[float, float] = (-60.0, 60.0)  # °C
     humidity: tuple[float, float] = (0.0, 100.0)  # %
-    irradiance: tuple[float, float] = (
-        -20.0,
-        1600.0,
-    )  # W/m²; a sensor may read a little below zero at night
+    irradiance: tuple[float, float] = (-20.0, 1600.0)  # W/m²; sensors stray below zero at night
     cloud_cover: tuple[float, float] = (0.0, 100.0)  # %, or eighths
     wind_speed: tuple[float, float] = (0.0, 250.0)  # m/s, or km/h
     voltage: tuple[float, float] = (0.0, 1_000_000.0)  # V, up to transmission
