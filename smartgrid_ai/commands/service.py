@@ -74,11 +74,29 @@ def run_predict(options: argparse.Namespace) -> int:
 
     from smartgrid_ai.forecast.doubts import forecast_doubts
     from smartgrid_ai.forecast.forecaster import load_forecaster
-    from smartgrid_ai.registry import Registry
     from smartgrid_ai.windows import parse_instant
-    from smartgrid_ai.workflow import in_clock, in_unit
 
     check_output(options.forecasts, read=(options.data,))
+    bundle = _bundle_of(options)
+    forecaster, source = load_forecaster(bundle.path), source_of(options)
+    if not source.timezone:
+        source = replace(source, timezone=forecaster.place.timezone)
+    start = parse_instant(options.start, source.place)
+    end = parse_instant(options.end, source.place, ends=True)
+    readings = read(source)
+    forecast = forecaster.predict(readings, options.model, start, end)
+    if options.forecasts:
+        write_forecasts(forecast, options, source, forecaster.weather)
+    for doubt in forecast_doubts(forecaster, readings, forecast, options.timezone):
+        say(f"note: {doubt}")
+    _show(forecast, options, source, bundle.version)
+    return 0
+
+
+def _bundle_of(options: argparse.Namespace):  # a `Bundle`
+    "The published model of the horizon that is asked for."
+    from smartgrid_ai.registry import Registry
+
     name = "baseline" if options.model == "baseline" else "moe"
     name += "" if options.horizon == 1 else f"_{options.horizon}"
     registry = Registry(options.models)
@@ -86,32 +104,28 @@ def run_predict(options: argparse.Namespace) -> int:
         raise ModelError(
             f"{options.models} holds no model of {options.horizon} hours ahead: train one with smartgrid train --horizon {options.horizon}"
         )
-    bundle = registry.resolve(name, options.model_version)
-    forecaster = load_forecaster(bundle.path)
-    source = source_of(options)
-    if not source.timezone:
-        source = replace(source, timezone=forecaster.place.timezone)
-    span = (
-        parse_instant(options.start, source.place),
-        parse_instant(options.end, source.place, ends=True),
-    )
-    readings = read(source)
-    forecast = forecaster.predict(readings, options.model, *span)
-    if options.forecasts:
-        write_forecasts(forecast, options, source, forecaster.weather)
-    for doubt in forecast_doubts(forecaster, readings, forecast, options.timezone):
-        say(f"note: {doubt}")
+    return registry.resolve(name, options.model_version)
+
+
+def _show(
+    forecast,  # tidy table in W
+    options: argparse.Namespace,
+    source,
+    version: str,
+) -> None:
+    "Print the last day of a forecast, in the unit and clock of the file."
+    from smartgrid_ai.workflow import in_clock, in_unit
+
     shown = in_clock(in_unit(forecast, options.unit), source).tail(24)
     if len(shown) < len(forecast):
         say(
             f"note: the last {len(shown)} of {len(forecast):,} rows are shown; --out FILE writes all"
         )
     print(
-        f"{options.model} {bundle.version}, {options.unit or 'W'}; 80 % of outcomes lie between q0.1 and q0.9"
+        f"{options.model} {version}, {options.unit or 'W'}; 80 % of outcomes lie between q0.1 and q0.9"
     )
     columns = ["meter_id", "timestamp", "prediction", "q0.1", "q0.9", "confidence"]
     print(shown[columns].to_string(index=False, float_format=lambda value: f"{value:,.3f}"))
-    return 0
 
 # %% ../../nbs/86_commands.service.ipynb #2c2f5cbc
 def add_models(commands) -> None:

@@ -106,10 +106,6 @@ def forecast_verdict(
     rows = metrics.set_index("model")
     mine, theirs = rows.loc[subject], rows.loc[rival]
     value, low, high = skill(forecasts, subject, rival, metric)
-    span = [
-        time.tz_convert(place.timezone if place else "UTC")
-        for time in (forecasts["timestamp"].min(), forecasts["timestamp"].max())
-    ]
     tiles = [
         (
             f"{label_of(subject)}, {metric.upper()}",
@@ -118,11 +114,7 @@ def forecast_verdict(
         ),
         ("best baseline", percent_text(theirs[metric]), label_of(rival)),
         ("skill", f"{100 * value:+.1f} %", "share of the baseline's error removed"),
-        (
-            "hours scored",
-            number_text(int(mine["hours"])),
-            f"{span[0]:%d %b %Y} to {span[1]:%d %b %Y}",
-        ),
+        ("hours scored", number_text(int(mine["hours"])), _span(forecasts, place)),
     ]
     sentences = [
         _against_baseline(subject, rival, metric, mine, (value, low, high)),
@@ -135,6 +127,12 @@ def forecast_verdict(
     return Verdict(tiles, sentences, {"skill": "good" if low > 0 else "bad"})
 
 # %% ../../nbs/54_evaluate.verdict.ipynb #000a61c3
+def _span(forecasts: pd.DataFrame, place: Place | None) -> str:
+    "First and last day that were forecast."
+    stamps, zone = forecasts["timestamp"], place.timezone if place else "UTC"
+    return " to ".join(f"{at.tz_convert(zone):%d %b %Y}" for at in (stamps.min(), stamps.max()))
+
+
 def _against_baseline(subject: str, rival: str, metric: str, mine: pd.Series, skills: tuple) -> str:
     value, low, high = skills
     start = f"The **{label_of(subject)}** misses the load by **{percent_text(mine[metric])}** ({power_text(mine['mae'])}) on average"
