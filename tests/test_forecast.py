@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loads import readings
 
+from smartgrid_ai import parallel
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, backtest
 from smartgrid_ai.features import FEATURE_NAMES
+from smartgrid_ai.forecast import moe
 from smartgrid_ai.forecast.calibration import GROUPS
 from smartgrid_ai.forecast.expert import causal_bias, train_expert
 from smartgrid_ai.forecast.forecaster import (
@@ -291,6 +293,21 @@ def test_backtest_puts_all_models_on_the_same_hours(load, split):
     assert result.forecasts["timestamp"].min() >= split.test_start
     quantiles = result.forecasts.filter(like="q0.").to_numpy()
     assert (np.diff(quantiles, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_helpers_change_nothing_but_the_time(load, split, monkeypatch, horizon):
+    names, told, quick = ("gru", "dense"), [], {"epochs": 2, "batches": 3, "trees": 3}
+    alone = backtest(load, split, PLACE, names, horizon=horizon, **quick)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    monkeypatch.setattr(moe, "WORTH_A_PROCESS", 1)
+    with parallel.every_core():
+        helped = backtest(
+            load, split, PLACE, names, horizon=horizon, progress=lambda *m: told.append(m), **quick
+        )
+    pd.testing.assert_frame_equal(helped.forecasts, alone.forecasts)
+    stages = {stage for stage, *_ in told}
+    assert stages == {"gru", "dense", "gru, all hours", "dense, all hours"}
 
 
 def test_backtest_says_when_there_is_no_weather(load, split):

@@ -331,5 +331,7 @@ def test_pretended_youth_hides_everything_before_it(readings):
 
 
 def test_a_worker_whose_parent_is_gone_already_leaves():
-    words = "import time; from smartgrid_ai.evaluate.parallel import _begin; _begin(None, 2**30); time.sleep(50)"
+    words = (
+        "import time; from smartgrid_ai.parallel import _begin; _begin(None, 2**30); time.sleep(50)"
+    )
     assert subprocess.run([sys.executable, "-c", words], timeout=40, check=False).returncode == 1

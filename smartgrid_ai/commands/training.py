@@ -76,22 +76,18 @@ def run_train(options: argparse.Namespace) -> int:
 # %% ../../nbs/85_commands.training.ipynb #7edfce48
 def train_and_show(options: argparse.Namespace, source, readings, file=None):  # a `Backtest`
     "Train everything, publish it, and print the metrics side by side."
+    from smartgrid_ai.parallel import every_core
     from smartgrid_ai.workflow import train, was_interrupted
 
     check_folder(options.models)
     check_folder(options.artefacts)
     progress = Progress()
-    result = train(
-        source,
-        options.models,
-        options.artefacts,
-        dates_of(options),
-        options.seed,
-        settings_of(options) | {"horizon": horizons_of(options.horizon)},
-        progress,
-        readings,
-        file,
-    )
+    settings = settings_of(options) | {"horizon": horizons_of(options.horizon)}
+    folders, seed = (options.models, options.artefacts), options.seed
+    with every_core():
+        result = train(
+            source, *folders, dates_of(options), seed, settings, progress, readings, file
+        )
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}", flush=True)
     if any(was_interrupted(forecaster) for forecaster in result.forecasters.values()):
@@ -147,8 +143,8 @@ def add_backtest(commands) -> None:
 
 def run_backtest(options: argparse.Namespace) -> int:
     "Backtest a file."
-    from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, backtest, check_models
-    from smartgrid_ai.windows import chronological_split
+    from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, check_models
+    from smartgrid_ai.parallel import every_core
 
     models = check_models(names(options.models, DEFAULT_MODELS))
     horizons = horizons_of(options.horizon)
@@ -160,12 +156,11 @@ def run_backtest(options: argparse.Namespace) -> int:
     chosen |= {"issue_hour": options.issue_hour, "refit": options.refit}
     chosen |= {"weather_error": options.weather_error} | settings_of(options)
     file, drawn = sample_of(options, source)
-    if file is None:
-        readings = read(source)
-        split = chronological_split(readings, source.place, **dates_of(options))
-        result = backtest(readings, split, source.place, models, **chosen)
-    else:
-        result = _backtest_parts(options, source, file, drawn, models, chosen)
+    with every_core():
+        if file is None:
+            result = _backtest_whole(options, source, models, chosen)
+        else:
+            result = _backtest_parts(options, source, file, drawn, models, chosen)
     progress.close()
     print(f"weather: {result.weather}\n{_metric_text(result)}")
     if options.forecasts and file is None:
@@ -175,6 +170,16 @@ def run_backtest(options: argparse.Namespace) -> int:
     return 0
 
 # %% ../../nbs/85_commands.training.ipynb #4a35386c
+def _backtest_whole(options: argparse.Namespace, source, models, chosen):
+    "All readings at once."
+    from smartgrid_ai.evaluate.backtest import backtest
+    from smartgrid_ai.windows import chronological_split
+
+    readings = read(source)
+    split = chronological_split(readings, source.place, **dates_of(options))
+    return backtest(readings, split, source.place, models, **chosen)
+
+
 def _backtest_parts(options: argparse.Namespace, source, file, drawn, models, chosen):
     "Learn from the drawn meters, forecast all, write the forecasts part by part."
     from contextlib import nullcontext

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from .metrics import forecast_metrics
-from .parallel import one_thread, run_side_by_side
 from .schedule import TASKS, NaiveModel, scheduled
 from ..features import FEATURE_NAMES
 from ..forecast.expert import ExpertSettings, Progress
@@ -23,6 +22,7 @@ from ..forecast.moe import EXPERTS, Frame
 from ..forecast.paths import check_horizon, new_path
 from ..forecast.wanted import next_hours
 from ..hours import HourTable
+from ..parallel import one_thread, run_side_by_side
 from ..readings import DataError, ModelError, Place
 from ..scaling import known_covariates
 from ..windows import Split

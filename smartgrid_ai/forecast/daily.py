@@ -138,6 +138,11 @@ class OriginData(LightningDataModule):
         counts = meter_weights(misses, meter[some.issued], meters)
         self.counts = torch.from_numpy(counts[meter]).float()
 
+    @property
+    def table(self) -> OriginTable:
+        "What batches are gathered from."
+        return self.frame.table
+
     def train_dataloader(self) -> DataLoader:
         "Batches of past, future, target, weight."
         batches = OriginBatches(

@@ -185,7 +185,8 @@ class MixtureFamily:
         "Train experts and gate; returns how each training went."
         settings = self.training | {"experts": self.experts, "progress": progress}
         self.mixture.fit(frame, marks.train, marks.validation, marks.joining, **settings)
-        return {"experts": {name: asdict(how) for name, how in self.mixture.trained.items()}}
+        experts = {name: asdict(how) for name, how in self.mixture.trained.items()}
+        return {"experts": experts, "interrupted": self.mixture.interrupted}
 
     def catch_up(self, frame: Frame, marks: Marks, progress: Progress | None = None) -> None:
         "Let the experts learn from all known hours."

@@ -1,0 +1,131 @@
+"""Processes that help: who computes what, and what happens when one of them is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smartgrid_ai import parallel
+from smartgrid_ai.parallel import every_core, run_side_by_side, run_with_helpers
+
+
+def who(common: str, number: int, progress=None) -> tuple[str, int, int]:
+    "What came, and which process it came to."
+    if progress:
+        progress(f"job {number}", 1, 1, "")
+    time.sleep(0.2)
+    return common, number, os.getpid()
+
+
+def dies(parent: int, progress=None) -> str:
+    "Done where it was asked for; a helper is killed by it."
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def fails(number: int, progress=None) -> None:
+    "Nothing good."
+    raise ValueError(f"job {number} is impossible")
+
+
+def patient(stop: float, progress=None) -> str:
+    "A training that Ctrl-C ends early."
+    try:
+        progress("begun", 1, 1, "")
+        time.sleep(stop)
+    except KeyboardInterrupt:
+        return "interrupted"
+    return "whole"
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+
+
+def test_a_free_core_is_used_and_the_results_are_in_order(two_cores):
+    told, jobs = [], {str(number): (number,) for number in range(40)}
+    with every_core():
+        found = run_with_helpers(who, ("all",), jobs, lambda *message: told.append(message))
+    assert list(found) == list(jobs)
+    assert [number for _, number, _ in found.values()] == list(range(40))
+    assert {common for common, _, _ in found.values()} == {"all"}
+    here = [process == os.getpid() for _, _, process in found.values()]
+    assert any(here) and not all(here)
+    assert sorted(message[0] for message in told) == sorted(f"job {number}" for number in range(40))
+
+
+def test_nobody_is_asked_without_leave(two_cores):
+    found = run_with_helpers(who, ("all",), {"a": (1,), "b": (2,)})
+    assert {process for _, _, process in found.values()} == {os.getpid()}
+
+
+def test_large_data_stay_here(two_cores):
+    with every_core():
+        found = run_with_helpers(who, ("all",), {"a": (1,), "b": (2,)}, size=float("inf"))
+    assert {process for _, _, process in found.values()} == {os.getpid()}
+
+
+def test_what_a_killed_helper_leaves_is_done_here(two_cores):
+    with every_core():
+        found = run_with_helpers(dies, (), {name: (os.getpid(),) for name in "abc"})
+        assert found == dict.fromkeys("abc", "done")
+        assert parallel._given["free"].acquire(block=False)
+
+
+def test_an_error_ends_the_helpers_and_frees_their_cores(two_cores):
+    begun = time.monotonic()
+    with every_core():
+        with pytest.raises(ValueError, match="is impossible"):
+            run_with_helpers(fails, (), {"a": (1,), "b": (2,)})
+        assert parallel._given["free"].acquire(block=False)
+    assert time.monotonic() - begun < 60 and not parallel._given.get("free")
+
+
+def asks(seconds: float, progress=None) -> set[int]:
+    "Sleeps, then has three jobs done; which processes did them."
+    time.sleep(seconds)
+    jobs = {str(number): (number,) for number in range(3)} if seconds else {}
+    return {process for _, _, process in run_with_helpers(who, ("all",), jobs).values()}
+
+
+def test_a_job_that_is_done_leaves_its_core_to_the_others():
+    quick, slow = run_side_by_side(asks, {"quick": (0,), "slow": (6.0,)}, workers=2)
+    assert not quick and len(slow) == 2
+
+
+def test_no_core_is_free_while_jobs_are_waiting():
+    jobs = {"long": (8.0,), "short": (0,), "last": (20.0,)}
+    long, _, last = run_side_by_side(asks, jobs, workers=2)
+    assert len(long) == 1 and len(last) == 2
+
+
+def test_ctrl_c_reaches_helpers_that_work_and_nobody_else():
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_parallel import patient
+from smartgrid_ai import parallel
+parallel.cores = lambda: 2
+tell = lambda *message: print(message[0], flush=True)
+stop = lambda result: result == "interrupted"
+with parallel.every_core():
+    print(parallel.run_with_helpers(patient, (), dict.fromkeys("abc", (120,)), tell, last=stop))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    os.killpg(process.pid, signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert said == "{'a': 'interrupted', 'b': 'interrupted'}\n"
+    assert process.returncode == 0 and not errors
