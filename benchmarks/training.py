@@ -73,7 +73,7 @@ class Task:
     def network_error(self, network: torch.nn.Module) -> float:
         "The same of a network."
         network.eval()
-        return self.error(self.frame.outputs(network, self.wanted)[:, 0])
+        return self.error(self.frame.outputs({"own": network}, self.wanted)["own"][:, 0])
 
 
 # Contestants: each yields its error now and then

@@ -96,10 +96,10 @@ class OriginBatches(IterableDataset):
         "Where each sample's meter begins; drawn anew for the last ones, which pretend."
         if not self.young:
             return None
-        first = self.frame.hours.first[origin]
-        since = origin[BATCH:] - young_history(self.generator, self.young)
-        first[BATCH:] = np.maximum(since, first[BATCH:])
-        return torch.from_numpy(first)
+        first = self.frame.table.first[torch.from_numpy(origin)]
+        since = torch.from_numpy(origin[BATCH:] - young_history(self.generator, self.young))
+        first[BATCH:] = torch.maximum(since, first[BATCH:])
+        return first
 
     def _aged(self, count: int) -> Tensor | None:
         "How the structure of each sample has aged; zeros where it does not pretend."
@@ -201,13 +201,15 @@ class DailyFrame:
         return OriginData(self, train, validation, self.days, batches, seed)
 
     @torch.inference_mode()
-    def outputs(self, network: nn.Module, wanted: Wanted) -> np.ndarray:
-        "(n, 3) what a network says."
-        answers = []
+    def outputs(self, networks: dict[str, nn.Module], wanted: Wanted) -> dict[str, np.ndarray]:
+        "(n, 3) each, what networks say; a batch is made once for all of them."
+        answers = {name: [np.empty((0, 3))] for name in networks}
         for part in wanted.parts(256):
             batch = self.encode(part.origin, part.day)
-            answers.append(network(batch.past, batch.future).flatten(0, 1).double().numpy())
-        return np.concatenate(answers) if answers else np.empty((0, 3))
+            for name, network in networks.items():
+                said = network(batch.past, batch.future).flatten(0, 1)
+                answers[name].append(said.double().numpy())
+        return {name: np.concatenate(parts) for name, parts in answers.items()}
 
     def anchor_and_scale(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         "(n,) W each: the seasonal reference, and the size of a residual."

@@ -114,12 +114,15 @@ class HourlyFrame:
             table, train, validation, covariates, STRETCH, batches=batches, seed=seed, begun=begun
         )
 
-    def outputs(self, network: nn.Module, wanted: Wanted) -> np.ndarray:
-        "(n, 3) what a network says, each hour with the hours before it as context."
+    def outputs(self, networks: dict[str, nn.Module], wanted: Wanted) -> dict[str, np.ndarray]:
+        "(n, 3) each, what networks say, each hour with the hours before it as context."
         rows = np.zeros(len(self.hours), bool)
         rows[wanted.target] = True
-        inputs = torch.from_numpy(self.encoded.inputs)
-        return forecast_table(network, inputs, self.hours.bounds, rows)[wanted.target]
+        inputs, bounds = torch.from_numpy(self.encoded.inputs), self.hours.bounds
+        return {
+            name: forecast_table(network, inputs, bounds, rows)[wanted.target]
+            for name, network in networks.items()
+        }
 
     def anchor_and_scale(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         "(n,) W each: what residuals are over, and the size of one."

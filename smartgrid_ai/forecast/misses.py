@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .rows import RegressionRows
+from .rows import RegressionRows, in_blocks
 from ..readings import DataError
 
 # %% ../../nbs/31_forecast.misses.ipynb #55e18e36
@@ -43,7 +43,9 @@ class MissSpread:
         far = np.abs(miss)
         self.trees = HistGradientBoostingRegressor(random_state=seed, early_stopping=False, **SMALL)
         self.trees.fit(rows.learnable, np.log(far + max(LUCK * far.mean(), 1e-9)))
-        below, above = np.quantile(miss / np.exp(self.trees.predict(rows.inputs)), (0.1, 0.9))
+        below, above = np.quantile(
+            miss / np.exp(in_blocks(self.trees.predict, rows.inputs)), (0.1, 0.9)
+        )
         self.factors = np.maximum([-below, above], NARROWEST)
         return self
 
@@ -52,4 +54,4 @@ class MissSpread:
         inputs: np.ndarray,  # (n, k)
     ) -> np.ndarray:  # (n, 2) logarithms of the distances below and above, in sizes
         "How far below and above the location the 10 % and 90 % quantiles lie."
-        return self.trees.predict(inputs)[:, None] + np.log(self.factors)
+        return in_blocks(self.trees.predict, inputs)[:, None] + np.log(self.factors)

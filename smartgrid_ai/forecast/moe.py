@@ -390,7 +390,7 @@ class Mixture:
         )  # fmt: skip
 
     def _outputs(self, frame: Frame, wanted: Wanted) -> dict[str, np.ndarray]:
-        outputs = {name: frame.outputs(net, wanted) for name, net in self.networks.items()}
+        outputs = frame.outputs(self.networks, wanted)
         if self.tree:
             rows, gap = normalised_rows(self.path, frame, wanted)
             said = self.tree.predict(rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .misses import TRUSTED, MissSpread
-from .rows import RegressionRows
+from .rows import RegressionRows, in_blocks
 from .storage import load_state, save_state
 from ..readings import DataError
 
@@ -108,7 +108,7 @@ class TreeExpert:
         return np.column_stack([self._located(rows.inputs), self.spread.distances(rows.inputs)])
 
     def _located(self, inputs: np.ndarray) -> np.ndarray:
-        return self.location.predict(_steps(inputs, self.edges))
+        return in_blocks(lambda some: self.location.predict(_steps(some, self.edges)), inputs)
 
     def save(self, folder: Path) -> None:
         "Write `tree.skops`: no pickle, compressed."

@@ -188,7 +188,7 @@ def _forecast(bench: Bench, mixture: Mixture, wanted: Wanted) -> np.ndarray:
     if bench.target == "moe":
         return mixture.forecast(bench.frame, wanted).location["moe"].to_numpy()
     anchor, scale = bench.frame.anchor_and_scale(wanted)
-    return anchor + scale * bench.frame.outputs(mixture.networks[bench.target], wanted)[:, 0]
+    return anchor + scale * bench.frame.outputs(mixture.networks, wanted)[bench.target][:, 0]
 
 # %% ../../nbs/48_tuning.trials.ipynb #71ae5029
 def mean_error(
