@@ -172,11 +172,12 @@ def run_side_by_side(
 # %% ../nbs/05_parallel.ipynb #82021700
 @contextmanager
 def every_core():
-    "Runs inside may ask helpers, as many as there are further cores. A script needs `if __name__ == '__main__'` for that."
+    "Runs inside compute on one thread and may ask helpers, as many as there are further cores. A script needs `if __name__ == '__main__'` for that."
     before = _given.get("free")
     _given["free"] = get_context("spawn").Semaphore(cores() - 1)
     try:
-        yield
+        with one_thread():
+            yield
     finally:
         _given["free"] = before
 

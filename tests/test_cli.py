@@ -722,10 +722,9 @@ def test_one_interruption_of_an_expert_keeps_a_smaller_mixture_beside_the_active
     registry = Registry(models)
     assert registry.active("moe") == "1.0.0"
     latest = registry.resolve("moe", "latest")
-    models_left = load_forecaster(
-        latest.path
-    ).models  # with a second core another expert was under way
-    assert latest.version == "1.1.0" and models_left in (("gru", "moe"), ("gru", "cnn_lstm", "moe"))
+    left = load_forecaster(latest.path).models  # more networks where a second core helps
+    assert latest.version == "1.1.0" and (left[0], left[-1]) == ("gru", "moe")
+    assert "tree" not in left
     options = ("--models", str(models), "--model-version", "latest")
     assert call("predict", "meters.csv", *HERE, *options) == 0
 
