@@ -105,7 +105,9 @@ def test_no_core_is_free_while_jobs_are_waiting():
     assert len(long) == 1 and len(last) == 2
 
 
-def test_ctrl_c_reaches_helpers_that_work_and_nobody_else():
+@pytest.mark.parametrize("jobs, everyone", [("abc", True), ("abc", False), ("a", False)])
+def test_ctrl_c_ends_what_is_under_way_and_begins_nothing(jobs, everyone):
+    "Whether it went to all processes, as from a terminal, or to the first alone; also while that only waits."
     program = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -115,17 +117,19 @@ parallel.cores = lambda: 2
 tell = lambda *message: print(message[0], flush=True)
 stop = lambda result: result == "interrupted"
 with parallel.every_core():
-    print(parallel.run_with_helpers(patient, (), dict.fromkeys("abc", (120,)), tell, last=stop))
+    jobs = dict.fromkeys(sys.argv[2], (120,))
+    print(parallel.run_with_helpers(patient, (), jobs, tell, last=stop))
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        [sys.executable, "-c", program, str(Path(__file__).parent), jobs],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
-    os.killpg(process.pid, signal.SIGINT)
+    under_way = jobs[:2]
+    assert [process.stdout.readline() for _ in under_way] == ["begun\n"] * len(under_way)
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
     said, errors = process.communicate(timeout=60)
-    assert said == "{'a': 'interrupted', 'b': 'interrupted'}\n"
+    assert said == f"{dict.fromkeys(under_way, 'interrupted')}\n"
     assert process.returncode == 0 and not errors
