@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from serving import PLACE, shop, train
 
@@ -521,6 +521,9 @@ rows = st.tuples(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(row=rows, model=st.sampled_from(["moe", "baseline"]))
+@example(
+    row=(0, 0, 1, 1, 0, 0, 0, 0, 0.0, 7e-230, *17 * (0.0,), 1.0, *3 * (0.0,)), model="baseline"
+)
 def test_any_legal_row_gets_a_finite_answer(client, row, model):
     answer = client.post("/predict/single", {"features": list(row), "model": model})
     assert answer.status_code == 200 and np.isfinite(strict(answer)["prediction"])
