@@ -67,7 +67,7 @@ def add_predict(commands) -> None:
         "--out", dest="forecasts", metavar="FILE", help="write the forecasts as a table"
     )
 
-
+# %% ../../nbs/86_commands.service.ipynb #6df80484
 def run_predict(options: argparse.Namespace) -> int:
     "Forecast from a file of readings."
     from dataclasses import replace
@@ -92,7 +92,7 @@ def run_predict(options: argparse.Namespace) -> int:
     _show(forecast, options, source, bundle.version)
     return 0
 
-
+# %% ../../nbs/86_commands.service.ipynb #59980e44
 def _bundle_of(options: argparse.Namespace):  # a `Bundle`
     "The published model of the horizon that is asked for."
     from smartgrid_ai.registry import Registry
