@@ -297,7 +297,7 @@ def test_backtest_puts_all_models_on_the_same_hours(load, split):
 
 @pytest.mark.parametrize("horizon", [1, 24])
 def test_helpers_change_nothing_but_the_time(load, split, monkeypatch, horizon):
-    names, told, quick = ("gru", "dense"), [], {"epochs": 2, "batches": 3, "trees": 3}
+    names, told, quick = ("gru", "dense", "tree"), [], {"epochs": 2, "batches": 3, "trees": 3}
     alone = backtest(load, split, PLACE, names, horizon=horizon, **quick)
     monkeypatch.setattr(parallel, "cores", lambda: 2)
     monkeypatch.setattr(moe, "WORTH_A_PROCESS", 1)
@@ -307,7 +307,17 @@ def test_helpers_change_nothing_but_the_time(load, split, monkeypatch, horizon):
         )
     pd.testing.assert_frame_equal(helped.forecasts, alone.forecasts)
     stages = {stage for stage, *_ in told}
-    assert stages == {"gru", "dense", "gru, all hours", "dense, all hours"}
+    assert stages == {*names, *(f"{name}, all hours" for name in names)}
+
+
+def test_ctrl_c_while_trees_grow_keeps_the_networks(load, split, monkeypatch):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moe, "grow_tree", pressed)
+    forecaster = Forecaster("moe", PLACE, experts=("dense", "tree"), epochs=1, batches=3)
+    forecaster.fit(load, split)
+    assert forecaster.models == ("dense", "moe") and forecaster.parameters["interrupted"]
 
 
 def test_backtest_says_when_there_is_no_weather(load, split):

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from smartgrid_ai import parallel
-from smartgrid_ai.parallel import every_core, run_side_by_side, run_with_helpers
+from smartgrid_ai.parallel import Job, every_core, run_side_by_side, run_with_helpers
 
 
 def who(common: str, number: int, progress=None) -> tuple[str, int, int]:
@@ -43,16 +44,21 @@ def patient(stop: float, progress=None) -> str:
     return "whole"
 
 
+def jobs_of(function: Callable, numbers: Iterable[int]) -> list[Job]:
+    "One for each number."
+    return [Job(str(number), function, (number,)) for number in numbers]
+
+
 @pytest.fixture
 def two_cores(monkeypatch):
     monkeypatch.setattr(parallel, "cores", lambda: 2)
 
 
 def test_a_free_core_is_used_and_the_results_are_in_order(two_cores):
-    told, jobs = [], {str(number): (number,) for number in range(40)}
+    told, jobs = [], jobs_of(who, range(40))
     with every_core():
-        found = run_with_helpers(who, ("all",), jobs, lambda *message: told.append(message))
-    assert list(found) == list(jobs)
+        found = run_with_helpers(jobs, ("all",), lambda *message: told.append(message))
+    assert list(found) == [job.name for job in jobs]
     assert [number for _, number, _ in found.values()] == list(range(40))
     assert {common for common, _, _ in found.values()} == {"all"}
     here = [process == os.getpid() for _, _, process in found.values()]
@@ -60,20 +66,42 @@ def test_a_free_core_is_used_and_the_results_are_in_order(two_cores):
     assert sorted(message[0] for message in told) == sorted(f"job {number}" for number in range(40))
 
 
+def test_a_job_without_what_is_common_is_made_when_its_turn_comes(two_cores):
+    made = []
+
+    def jobs():
+        for number in range(3):
+            made.append(number)
+            yield Job(str(number), who, ("own", number), shares=False)
+
+    with every_core():
+        found = run_with_helpers(jobs(), ("all",), last=lambda result: result[1] == 1)
+    assert made == [0, 1] and "1" in found
+    assert {given for given, _, _ in found.values()} == {"own"}
+
+
+def test_ctrl_c_while_a_job_is_made_keeps_what_is_done():
+    def jobs():
+        yield from jobs_of(who, [0])
+        raise KeyboardInterrupt
+
+    assert list(run_with_helpers(jobs(), ("all",))) == ["0"]
+
+
 def test_nobody_is_asked_without_leave(two_cores):
-    found = run_with_helpers(who, ("all",), {"a": (1,), "b": (2,)})
+    found = run_with_helpers(jobs_of(who, [1, 2]), ("all",))
     assert {process for _, _, process in found.values()} == {os.getpid()}
 
 
 def test_large_data_stay_here(two_cores):
     with every_core():
-        found = run_with_helpers(who, ("all",), {"a": (1,), "b": (2,)}, size=float("inf"))
+        found = run_with_helpers(jobs_of(who, [1, 2]), ("all",), size=float("inf"))
     assert {process for _, _, process in found.values()} == {os.getpid()}
 
 
 def test_what_a_killed_helper_leaves_is_done_here(two_cores):
     with every_core():
-        found = run_with_helpers(dies, (), {name: (os.getpid(),) for name in "abc"})
+        found = run_with_helpers([Job(name, dies, (os.getpid(),)) for name in "abc"])
         assert found == dict.fromkeys("abc", "done")
         assert parallel._given["free"].acquire(block=False)
 
@@ -82,7 +110,7 @@ def test_an_error_ends_the_helpers_and_frees_their_cores(two_cores):
     begun = time.monotonic()
     with every_core():
         with pytest.raises(ValueError, match="is impossible"):
-            run_with_helpers(fails, (), {"a": (1,), "b": (2,)})
+            run_with_helpers(jobs_of(fails, [1, 2]))
         assert parallel._given["free"].acquire(block=False)
     assert time.monotonic() - begun < 60 and not parallel._given.get("free")
 
@@ -90,8 +118,8 @@ def test_an_error_ends_the_helpers_and_frees_their_cores(two_cores):
 def asks(seconds: float, progress=None) -> set[int]:
     "Sleeps, then has three jobs done; which processes did them."
     time.sleep(seconds)
-    jobs = {str(number): (number,) for number in range(3)} if seconds else {}
-    return {process for _, _, process in run_with_helpers(who, ("all",), jobs).values()}
+    jobs = jobs_of(who, range(3) if seconds else ())
+    return {process for _, _, process in run_with_helpers(jobs, ("all",)).values()}
 
 
 def test_a_job_that_is_done_leaves_its_core_to_the_others():
@@ -117,8 +145,8 @@ parallel.cores = lambda: 2
 tell = lambda *message: print(message[0], flush=True)
 stop = lambda result: result == "interrupted"
 with parallel.every_core():
-    jobs = dict.fromkeys(sys.argv[2], (120,))
-    print(parallel.run_with_helpers(patient, (), jobs, tell, last=stop))
+    jobs = [parallel.Job(name, patient, (120,)) for name in sys.argv[2]]
+    print(parallel.run_with_helpers(jobs, (), tell, last=stop))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(Path(__file__).parent), jobs],

@@ -212,6 +212,20 @@ def test_columns_cut_beforehand_give_the_trees_that_boosting_gives_by_itself():
     np.testing.assert_allclose(model.predict(later)[:, 0], plain.predict(later.inputs), atol=1e-9)
 
 
+def test_ctrl_c_while_trees_catch_up_leaves_the_old_ones(monkeypatch):
+    some, later = rows(600), rows(300, 1)
+    model = TreeExpert().fit(some, later, trees=5)
+    before = model.predict(later)
+
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(model.location), "fit", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        model.catch_up(rows(600, 2))
+    np.testing.assert_array_equal(model.predict(later), before)
+
+
 def test_the_tails_of_the_residuals_decide_the_loss_and_not_the_number_of_meters():
     some, later = rows(600), rows(300, 1)
     wild = replace(some, target=some.target * np.where(np.arange(600) % 100 == 7, 100.0, 1.0))

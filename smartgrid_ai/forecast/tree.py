@@ -93,12 +93,15 @@ class TreeExpert:
         rows: RegressionRows,  # all that are known
         seed: int = 0,
     ) -> None:
-        "Grow the trees of the location anew, by the same settings."
+        "Grow the trees of the location anew, by the same settings; Ctrl-C leaves the old ones."
+        from sklearn.base import clone
+
         rows = rows.take(rows.observed)
         rows = rows.thin(_most_rows(len(np.unique(rows.meter))), seed)
         weight = rows.weight(self.location.loss == "squared_error")
-        self.edges = _edges(rows.learnable, weight)
-        self.location.fit(_steps(rows.learnable, self.edges), rows.target, sample_weight=weight)
+        edges, location = _edges(rows.learnable, weight), clone(self.location)
+        location.fit(_steps(rows.learnable, edges), rows.target, sample_weight=weight)
+        self.edges, self.location = edges, location
 
     def predict(
         self,
