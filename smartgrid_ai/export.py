@@ -22,7 +22,7 @@ from torch import nn
 from .descriptor import constants
 from .errors import DataError, ModelError
 from .files import replacing
-from .forecast.moe import FIT_EVERY, Frame
+from .forecast.moe import Frame
 from .forecast.wanted import Wanted
 from smartgrid_ai.portable import (
     OnnxNetwork,
@@ -134,7 +134,7 @@ def _unseen(forecaster, frame: Frame) -> Wanted:
     split = {name: pd.Timestamp(instant) for name, instant in forecaster.data["split"].items()}
     later = clock >= split["test_start"]
     for part in ((clock >= split["val_start"]) & ~later, later):
-        wanted = frame.wanted_in(part.to_numpy(), FIT_EVERY)
+        wanted = frame.judged_in(part.to_numpy())
         if np.isfinite(frame.hours.load[wanted.target]).any():
             return wanted
     raise DataError(

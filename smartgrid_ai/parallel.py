@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'LARGEST_COPY', 'LISTEN', 'GRACE', 'cores', 'one_thread', 'run_side_by_side', 'every_core', 'Job',
-           'run_with_helpers']
+           'run_with_helpers', 'on_free_cores']
 
 # %% ../nbs/05_parallel.ipynb #bd8f0d9c
 import os
@@ -13,8 +13,8 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -298,3 +298,21 @@ def _help(packed: bytes) -> bytes:
     if _given["stopped"].is_set():
         return b""
     return pickle.dumps(_work(pickle.loads(packed).run, "", (_given["common"],)))
+
+# %% ../nbs/05_parallel.ipynb #18cfccec
+def on_free_cores(
+    function: Callable,  # leaves Python's lock for most of its time
+    items: Sequence,
+) -> list:
+    "What the function says of each item, in order; on the cores that are free now, and on this one."
+    free, further = _given.get("free"), 0
+    while free is not None and further < len(items) - 1 and free.acquire(block=False):
+        further += 1
+    if not further:
+        return [function(item) for item in items]
+    try:
+        with ThreadPoolExecutor(further + 1, initializer=threadpool_limits, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        for _ in range(further):
+            free.release()

@@ -330,6 +330,24 @@ def test_pretended_youth_hides_everything_before_it(readings):
         assert torch.isfinite(plain.target).all() and torch.isfinite(plain.anchor).all()
 
 
+@pytest.mark.parametrize(("most", "a_day"), [(10**9, 4), (9000, 2), (1, 1)])
+def test_of_many_meters_fewer_forecasts_are_judged_but_at_all_hours(
+    readings, monkeypatch, most, a_day
+):
+    from smartgrid_ai.forecast import daily
+
+    path = DailyPath(SIMULATED_PLACE)
+    train = (readings["timestamp"] < "2015-02-01").to_numpy()
+    frame = path.fit(readings, train)
+    monkeypatch.setattr(daily, "MANY", most)
+    wanted = frame.judged_in(~train)
+    assert len(wanted) <= most or a_day == 1
+    hour, meter = (values[wanted.origin] for values in (frame.hours.civil_hour, frame.hours.meter))
+    own = [set(hour[meter == number]) for number in range(4)]
+    assert [len(hours) for hours in own] == 4 * [a_day]
+    assert set.union(*own) == {0, 6, 12, 18}
+
+
 def test_a_worker_whose_parent_is_gone_already_leaves():
     words = (
         "import time; from smartgrid_ai.parallel import _begin; _begin(None, 2**30); time.sleep(50)"

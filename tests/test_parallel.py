@@ -4,14 +4,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+import torch
+from threadpoolctl import threadpool_info
 
 from smartgrid_ai import parallel
-from smartgrid_ai.parallel import Job, every_core, run_side_by_side, run_with_helpers
+from smartgrid_ai.parallel import (
+    Job,
+    every_core,
+    on_free_cores,
+    run_side_by_side,
+    run_with_helpers,
+)
 
 
 def who(common: str, number: int, progress=None) -> tuple[str, int, int]:
@@ -113,6 +122,31 @@ def test_an_error_ends_the_helpers_and_frees_their_cores(two_cores):
             run_with_helpers(jobs_of(fails, [1, 2]))
         assert parallel._given["free"].acquire(block=False)
     assert time.monotonic() - begun < 60 and not parallel._given.get("free")
+
+
+def thread(number: int) -> tuple[int, int, int, set[int]]:
+    "What came, and in which thread, computing on how many."
+    time.sleep(0.1)
+    pools = {pool["num_threads"] for pool in threadpool_info()}
+    return number, threading.get_ident(), torch.get_num_threads(), pools
+
+
+def test_free_cores_take_pieces_each_on_one_thread(two_cores):
+    with every_core():
+        numbers, threads, *counts = zip(*on_free_cores(thread, range(8)), strict=True)
+        assert parallel._given["free"].acquire(block=False)
+        alone = on_free_cores(thread, range(3))
+    assert numbers == tuple(range(8)) and len(set(threads)) == 2
+    assert set(counts[0]) == {1} and set.union(*counts[1]) == {1}
+    assert {ident for _, ident, *_ in alone} == {threading.get_ident()}
+
+
+def test_nothing_to_do_and_an_error_leave_the_core_free(two_cores):
+    with every_core():
+        assert on_free_cores(thread, []) == []
+        with pytest.raises(ZeroDivisionError):
+            on_free_cores(lambda number: 1 / number, range(3))
+        assert parallel._given["free"].acquire(block=False)
 
 
 def asks(seconds: float, progress=None) -> set[int]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..forecast.adaptive import Forecasts, adaptive_tables, pace_of
 from ..forecast.calibration import Conformal, group_of
-from ..forecast.moe import FIT_EVERY, Frame
+from ..forecast.moe import Frame
 from ..forecast.wanted import Wanted, forecast_keys, next_days, next_hours
 from ..hours import HourTable
 from ..readings import hour_number
@@ -94,7 +94,7 @@ class NaiveModel:
         horizon: int,
     ) -> "NaiveModel":
         "Calibrate on the validation part."
-        hours, judged = frame.hours, frame.wanted_in(validation, FIT_EVERY)
+        hours, judged = frame.hours, frame.judged_in(validation)
         lowest = 0.0 if np.nanmin(hours.load[validation]) >= 0 else -np.inf
         return cls(name, horizon, Conformal.fit(*_parts(hours, judged, name)), lowest)
 

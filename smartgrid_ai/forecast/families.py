@@ -23,7 +23,6 @@ from .hourly import HourlyFrame
 from .lightgbm import LightGBMPeer
 from smartgrid_ai.forecast.moe import (
     EXPERTS,
-    FIT_EVERY,
     TREE_ROWS,
     Frame,
     Mixture,
@@ -124,7 +123,7 @@ class RowFamily:
         report = progress or (lambda *_: None)
         report(self.models[0], 0, 1, "growing trees")
         rows = self._rows(frame, marks.train)
-        joining, _ = normalised_rows(self.path, frame, frame.wanted_in(marks.joining, FIT_EVERY))
+        joining, _ = normalised_rows(self.path, frame, frame.judged_in(marks.joining))
         self.model.fit(rows, joining, **self.settings)
         report(self.models[0], 1, 1, "trees")
         return {}

@@ -24,7 +24,6 @@ from .families import Marks, MixtureFamily, RowFamily, TreeFamily
 from .lightgbm import LightGBMPeer
 from smartgrid_ai.forecast.moe import (
     EXPERTS,
-    FIT_EVERY,
     NETWORKS,
     Frame,
     Mixture,
@@ -146,7 +145,7 @@ class Forecaster:
         return self
 
     def _calibrate(self, frame: Frame, marks: Marks) -> None:
-        wanted = frame.wanted_in(marks.validation, FIT_EVERY)
+        wanted = frame.judged_in(marks.validation)
         first = wanted.target[:: wanted.ahead]
         kept = marks.calibration[first] & marks.calibration[first + wanted.ahead - 1]
         wanted = Wanted(wanted.origin[kept], wanted.day[kept], wanted.ahead)
@@ -305,7 +304,7 @@ def _check_train(grid: pd.DataFrame, train: np.ndarray, history: int, least: int
 def _check_validation(frame: Frame, marks: Marks) -> None:
     "`DataError` when gate or calibration would find nothing in the validation part."
     for use, part in (("the gate", marks.joining), ("the intervals", marks.calibration)):
-        if not len(frame.wanted_in(part, FIT_EVERY)):
+        if not len(frame.judged_in(part)):
             raise DataError(
                 f"the validation part of {int(marks.validation.sum()):,} hours leaves none for {use}: every second calendar week serves the "
                 "gate, the others the intervals. Let it span two weeks or more: give longer readings (four months are a good beginning), or move "

@@ -7,9 +7,14 @@ __all__ = ['TRUST_RECENT', 'MOST_TRUST', 'PULLS', 'STEPS', 'RATE', 'CONSTANT_STE
            'GateNetwork', 'relative_errors', 'fit_gate', 'constant_weights']
 
 # %% ../../nbs/34_forecast.gate.ipynb #d87eb562
+from copy import deepcopy
+from itertools import product
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ..parallel import on_free_cores
 
 # %% ../../nbs/34_forecast.gate.ipynb #40dd5d24
 TRUST_RECENT = 2.0  # power of the recent error that the trust falls with, at first
@@ -83,22 +88,27 @@ def fit_gate(
     float | None
 ):  # the pull that was chosen, infinite = constant weights; None = recent errors alone
     "Choose the pull by two-fold cross-validation, then fit on the first half."
-    data, begin = [circumstances, recent, locations, target], _copy(gate)
+    data = [circumstances, recent, locations, target]
     first, second = (
         [values[torch.from_numpy(rows)] for values in data] for rows in (fitting, ~fitting)
     )
     if not len(first[-1]) or not len(second[-1]):
         return None
-    whole, other = constant_weights(*first[2:]), constant_weights(*second[2:])
-    best, chosen, kept = _error(gate, first) + _error(gate, second), None, begin
-    for pull in PULLS:
-        gate.load_state_dict(begin)
-        missed = _error(_descend(gate, second, pull, other), first)
-        gate.load_state_dict(begin)
-        missed += _error(_descend(gate, first, pull, whole), second)
-        if missed < best:
-            best, chosen, kept = missed, pull, _copy(gate)
-    gate.load_state_dict(kept)
+    halves = ((first, second), (second, first))  # to fit on, to judge on
+    constant = on_free_cores(lambda half: constant_weights(*half[0][2:]), halves)
+
+    def fitted(kind: tuple[float, int]) -> tuple[float, dict[str, Tensor]]:
+        pull, half = kind
+        learned, judged = halves[half]
+        own = _descend(deepcopy(gate), learned, pull, constant[half])
+        return _error(own, judged), own.state_dict()
+
+    tried = on_free_cores(fitted, list(product(PULLS, range(len(halves)))))
+    best, chosen = _error(gate, first) + _error(gate, second), None
+    for pull, (missed, state), (other, _) in zip(PULLS, tried[::2], tried[1::2], strict=True):
+        if missed + other < best:
+            best, chosen = missed + other, pull
+            gate.load_state_dict(state)
     return chosen
 
 
@@ -144,7 +154,3 @@ def _descend(gate: GateNetwork, rows: Rows, pull: float, constant: Tensor) -> Ga
         optimizer.step()
         falling.step()
     return gate
-
-
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}

@@ -18,6 +18,7 @@ from .expert import forecast_table
 from .rows import RegressionRows
 from .wanted import Wanted, circumstances, next_hours
 from ..hours import HourTable, make_hours
+from ..parallel import on_free_cores
 from ..readings import Place, hourly_grid
 from smartgrid_ai.scaling import (
     COLUMN,
@@ -119,10 +120,9 @@ class HourlyFrame:
         rows = np.zeros(len(self.hours), bool)
         rows[wanted.target] = True
         inputs, bounds = torch.from_numpy(self.encoded.inputs), self.hours.bounds
-        return {
-            name: forecast_table(network, inputs, bounds, rows)[wanted.target]
-            for name, network in networks.items()
-        }
+        said = lambda network: forecast_table(network, inputs, bounds, rows)[wanted.target]  # noqa: E731
+        answers = on_free_cores(said, list(networks.values()))
+        return dict(zip(networks, answers, strict=True))
 
     def anchor_and_scale(self, wanted: Wanted) -> tuple[np.ndarray, np.ndarray]:
         "(n,) W each: what residuals are over, and the size of one."
@@ -148,6 +148,10 @@ class HourlyFrame:
             self.encoded.inputs[target], names, residual, anchor, scale,
             self.hours.civil_hour[target], wanted.horizon, self.numbers[self.hours.meter[target]],
         )  # fmt: skip
+
+    def judged_in(self, part: np.ndarray) -> Wanted:
+        "Forecasts of a part for gate and intervals: all there are."
+        return next_hours(part)
 
     def wanted_in(self, part: np.ndarray, every: int = 1) -> Wanted:
         "Forecasts of all hours of a part."

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..parallel import on_free_cores
 from ..readings import DataError
 from ..scaling import is_tame
 
@@ -121,4 +122,4 @@ def in_blocks(
 ) -> np.ndarray:  # (n,)
     "What `predict` says, block by block."
     blocks = [inputs[start : start + NEAR] for start in range(0, len(inputs), NEAR)]
-    return np.concatenate([predict(block) for block in blocks or [inputs]])
+    return np.concatenate(on_free_cores(predict, blocks or [inputs]))

@@ -17,7 +17,7 @@ from pytorch_lightning import Callback
 from ..errors import DataError, ModelError
 from ..forecast.expert import ExpertSettings
 from ..forecast.forecaster import fit_path
-from ..forecast.moe import FIT_EVERY, NETWORKS, Frame, Mixture
+from ..forecast.moe import NETWORKS, Frame, Mixture
 from ..forecast.paths import new_path
 from ..forecast.wanted import Wanted
 from ..provenance import describe_data
@@ -169,7 +169,7 @@ def weekly_errors(
 ) -> pd.DataFrame:  # week, error (residual sizes), wape (%), hours
     "Mean error of each week of a part."
     frame = bench.frame
-    wanted = frame.wanted_in(part, FIT_EVERY)
+    wanted = frame.judged_in(part)
     actual, said = frame.hours.load[wanted.target], _forecast(bench, mixture, wanted)
     miss, (_, scale) = np.abs(said - actual), frame.anchor_and_scale(wanted)
     known = np.isfinite(actual)
