@@ -168,17 +168,15 @@ class Gatherer:
 # %% ../nbs/26_origins.ipynb #53695a97
 def _lags(around: Gatherer, rows: Tensor, day: Tensor, recent: Tensor) -> tuple[list, list]:
     "Loads at the lags in sizes, and misses of the structure there."
-    expected, loads, misses = around.expected(rows), [], []
-    shifts = [BLOCK * (day + before) for before in DAY_LAGS]
-    shifts += [torch.full_like(day, lag) for lag in (*WEEK_LAGS, *WEEKS[2:])]
-    for shift in shifts:
-        back = rows - shift
-        load, known = around.load(back)
-        there = around.expected(torch.maximum(back, around.first))
-        miss = torch.where(known, load - there, misses[0] if misses else recent)
-        misses.append(miss)
-        loads.append(torch.where(known, load, expected + miss))
-    return loads, misses
+    weeks = torch.tensor([*WEEK_LAGS, *WEEKS[2:]]).expand(len(day), -1)
+    back = rows[:, None] - torch.cat([BLOCK * (day + torch.tensor(DAY_LAGS)), weeks], 1)[..., None]
+    hours, lags = back.flatten(1), back.shape[1:]
+    load, known = (values.unflatten(1, lags) for values in around.load(hours))
+    there = around.expected(torch.maximum(hours, around.first)).unflatten(1, lags)
+    latest = torch.where(known[:, 0], load[:, 0] - there[:, 0], recent)
+    misses = torch.where(known, load - there, latest[:, None])
+    loads = torch.where(known, load, around.expected(rows)[:, None] + misses)
+    return list(loads.unbind(1)), list(misses.unbind(1))
 
 
 def _usual(lags: list[Tensor]) -> Tensor:
