@@ -18,6 +18,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, 
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from multiprocessing import active_children, get_context
 
 from threadpoolctl import threadpool_limits
@@ -211,49 +212,91 @@ def run_with_helpers(
     size: float = 0.0,  # bytes of what is common, about; infinite = no helpers
     last: Callable[[object], bool] = lambda result: False,  # was this result cut short by Ctrl-C?
 ) -> dict[str, object]:  # name -> result, in the order of the jobs; after Ctrl-C what there is
-    "Each job is done here, or by another process while a core is free."
-    begun: dict[str, Job] = {}
-    done: dict[str, object] = {}
+    "This process does one job after the other, and others do so, too, from the moment a core is free."
+    waiting, done = _Waiting(jobs), {}
+    first = list(islice(waiting, 1))  # is done here, whoever is free
 
     def interrupted(some: Iterable[Job]) -> bool:
-        "Have them done, until Ctrl-C comes."
+        "Do them here, until Ctrl-C comes."
         try:
             for job in some:
-                begun[job.name] = job
-                if not helpers.take(job):
-                    done[job.name] = job.run(common, progress)
-                    if last(done[job.name]):
-                        return True
+                done[job.name] = job.run(common, progress)
+                if last(done[job.name]):
+                    return True
         except KeyboardInterrupt:
             return True
         return False
 
-    with _Helpers(common, progress, size) as helpers:
-        stopped = interrupted(jobs)
+    with _Helpers(waiting, common, progress, size) as helpers:
+        stopped = interrupted(chain(first, waiting))
         done |= helpers.results(stopped)
     stopped = stopped or helpers.stopped.is_set() or any(map(last, done.values()))
-    lost = [begun[name] for name in helpers.under_way if name not in done]
+    lost = [job for name, job in waiting.begun.items() if name not in done]
     stopped = stopped or interrupted(lost)
     if stopped and not done:
         raise KeyboardInterrupt
-    return {name: done[name] for name in begun if name in done}
+    return {name: done[name] for name in waiting.begun if name in done}
+
+
+class _Waiting:
+    "Jobs, each for whoever asks first."
+
+    def __init__(self, jobs: Iterable[Job]):
+        self.jobs, self.lock, self.begun = iter(jobs), threading.Lock(), {}
+
+    def __iter__(self) -> "_Waiting":
+        return self
+
+    def __next__(self) -> Job:
+        with self.lock:
+            job = next(self.jobs)
+            self.begun[job.name] = job
+        return job
 
 
 class _Helpers(ExitStack):
-    "Processes beside this one, each on a core that was free."
+    "Processes beside this one, each on a core that was free, and a thread that gives them jobs."
 
-    def __init__(self, common: tuple, progress: Progress | None, size: float):
+    def __init__(self, waiting: _Waiting, common: tuple, progress: Progress | None, size: float):
         super().__init__()
-        self.common, self.progress = common, progress
+        self.waiting, self.common, self.progress = waiting, common, progress
         self.free = _given.get("free") if size <= LARGEST_COPY else None
         self.pool: ProcessPoolExecutor | None = None
         self.under_way: dict[str, Future] = {}
         self.stopped, self.others = get_context("spawn").Event(), set(active_children())
+        self.enough, self.error = threading.Event(), None
+        self.giver = threading.Thread(target=self._give, daemon=True)
 
-    def take(self, job: Job) -> bool:
-        "Begin a job elsewhere; False where no core is free."
-        free = self.free
-        if free is None or not free.acquire(block=False):
+    def __enter__(self) -> "_Helpers":
+        if self.free is not None:
+            self.giver.start()
+        return self
+
+    def __exit__(self, *details):
+        self._no_more()
+        return super().__exit__(*details)
+
+    def _no_more(self) -> None:
+        "No job is begun from now on."
+        self.enough.set()
+        if self.giver.is_alive():
+            self.giver.join()
+
+    def _give(self) -> None:
+        "In the thread: a job for every core that is free, as long as there are any."
+        try:
+            while not self.enough.is_set():
+                if self.free.acquire(timeout=LISTEN) and not self._begin():
+                    self.free.release()
+                    return
+        except BaseException as error:
+            self.error = error
+            self.free.release()
+
+    def _begin(self) -> bool:
+        "Give the next job to a helper; False where there is none, or no helper."
+        job = None if self.enough.is_set() else next(self.waiting, None)
+        if job is None:
             return False
         if self.pool is None:
             given = (None, self.stopped, pickle.dumps(self.common))
@@ -262,15 +305,18 @@ class _Helpers(ExitStack):
             with _unheard():
                 future = self.pool.submit(_help, pickle.dumps(job))
         except BrokenProcessPool:
-            free.release()
             return False
+        free = self.free
         future.add_done_callback(lambda _: free.release())
         self.under_way[job.name] = future
         return True
 
     def results(self, stopped: bool) -> dict[str, object]:
         "What became of the jobs that were begun, after which none is; those of a helper that was killed or stopped are missing."
-        done, begun, self.free = {}, self.under_way.values(), None
+        self._no_more()
+        if self.error:
+            raise self.error
+        done, begun = {}, self.under_way.values()
         with _patient() as heard:
             while wait(begun, LISTEN).not_done:
                 if (stopped or heard.is_set()) and not self.stopped.is_set():
