@@ -38,7 +38,7 @@ from ..scaling import is_tame, meter_weights
 
 # %% ../../nbs/33_forecast.daily.ipynb #27d55d37
 BATCH = 64  # origins
-YOUNG = 16  # further origins, whose meters pretend to be new; with several meters
+YOUNG = 13  # of them, the last ones, whose meters pretend to be new; with several meters
 AGED = 0.5  # share of the origins whose structure pretends to have aged
 
 
@@ -82,16 +82,15 @@ class OriginBatches(IterableDataset):
         return self.batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        count = BATCH + self.young
         for _ in range(self.batches):
-            origin = self.generator.choice(self.origins, count)
+            origin = self.generator.choice(self.origins, BATCH)
             day = np.where(
-                self.generator.random(count) < 0.5,
+                self.generator.random(BATCH) < 0.5,
                 1,
-                self.generator.integers(1, self.days + 1, count),
+                self.generator.integers(1, self.days + 1, BATCH),
             )
             day = np.minimum(day, self.within[origin] // BLOCK)
-            batch = self.frame.encode(origin, day, self._first(origin), self._aged(count))
+            batch = self.frame.encode(origin, day, self._first(origin), self._aged())
             counted = batch.weight * self.counts[origin, None]
             yield batch.past, batch.future, batch.target, counted
 
@@ -100,17 +99,18 @@ class OriginBatches(IterableDataset):
         if not self.young:
             return None
         first = self.frame.table.first[torch.from_numpy(origin)]
-        since = torch.from_numpy(origin[BATCH:] - young_history(self.generator, self.young))
-        first[BATCH:] = torch.maximum(since, first[BATCH:])
+        last = slice(-self.young, None)
+        since = torch.from_numpy(origin[last] - young_history(self.generator, self.young))
+        first[last] = torch.maximum(since, first[last])
         return first
 
-    def _aged(self, count: int) -> Tensor | None:
+    def _aged(self) -> Tensor | None:
         "How the structure of each sample has aged; zeros where it does not pretend."
         if not self.aged:
             return None
-        pretends = self.generator.random((count, 1)) < self.aged
-        pretends[BATCH:] = False
-        return torch.from_numpy(aged_structure(self.generator, count) * pretends)
+        pretends = self.generator.random((BATCH, 1)) < self.aged
+        pretends[BATCH - self.young :] = False
+        return torch.from_numpy(aged_structure(self.generator, BATCH) * pretends)
 
 # %% ../../nbs/33_forecast.daily.ipynb #27b32214
 MOST_VALIDATED = 1500  # blocks the validation error of an epoch is taken over
