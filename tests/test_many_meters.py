@@ -330,6 +330,20 @@ def test_pretended_youth_hides_everything_before_it(readings):
         assert torch.isfinite(plain.target).all() and torch.isfinite(plain.anchor).all()
 
 
+def test_the_last_fifth_of_a_batch_pretends_to_be_new(readings):
+    from smartgrid_ai.forecast.daily import BATCH, YOUNG
+
+    path = DailyPath(SIMULATED_PLACE)
+    train = (readings["timestamp"] < "2015-02-01").to_numpy()
+    frame = path.fit(readings, train)
+    batches = frame.data(train, ~train, 1, 0).train_dataloader().dataset
+    origin = batches.generator.choice(batches.origins, BATCH)
+    younger = batches._first(origin).numpy() > frame.hours.first[origin]
+    assert not younger[:-YOUNG].any() and younger[-YOUNG:].all()
+    past, _, target, _ = next(iter(batches))
+    assert len(past) == len(target) == BATCH
+
+
 @pytest.mark.parametrize(("most", "a_day"), [(10**9, 4), (9000, 2), (1, 1)])
 def test_of_many_meters_fewer_forecasts_are_judged_but_at_all_hours(
     readings, monkeypatch, most, a_day
