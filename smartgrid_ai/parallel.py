@@ -313,11 +313,11 @@ class _Helpers(ExitStack):
 
     def results(self, stopped: bool) -> dict[str, object]:
         "What became of the jobs that were begun, after which none is; those of a helper that was killed or stopped are missing."
-        self._no_more()
-        if self.error:
-            raise self.error
         done, begun = {}, self.under_way.values()
         with _patient() as heard:
+            self._no_more()
+            if self.error:
+                raise self.error
             while wait(begun, LISTEN).not_done:
                 if (stopped or heard.is_set()) and not self.stopped.is_set():
                     self._stop()
@@ -329,6 +329,8 @@ class _Helpers(ExitStack):
                     continue
                 except KeyboardInterrupt:
                     self.stopped.set()
+        if heard.is_set():
+            self.stopped.set()
         return done
 
     def _stop(self) -> None:

@@ -126,6 +126,27 @@ def test_ctrl_c_while_a_job_is_made_keeps_what_is_done():
     assert list(run_with_helpers(jobs(), ("all",))) == ["0"]
 
 
+def test_ctrl_c_while_a_job_is_made_for_a_helper_keeps_what_is_done(two_cores):
+    made = threading.Event()
+
+    def jobs():
+        yield from jobs_of(sleeps, [0])
+        made.set()
+        time.sleep(3)  # in the thread that gives out; the first job is done by then
+        yield from jobs_of(sleeps, [1])
+
+    def press() -> None:
+        made.wait(20)
+        time.sleep(1.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with every_core():
+        found = run_with_helpers(jobs())
+        assert parallel._given["free"].acquire(block=False)
+    assert "0" in found
+
+
 def test_nobody_is_asked_without_leave(two_cores):
     found = run_with_helpers(jobs_of(who, [1, 2]), ("all",))
     assert {process for _, _, process in found.values()} == {os.getpid()}
