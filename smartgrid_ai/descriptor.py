@@ -75,7 +75,7 @@ _MEANING = {
     "correction": "added to forecast[..., 0]: correction.coefficients of the day ahead and the expert times its parts, which are misses of earlier forecasts, load less location, over scale, at most ±largest, 0 where unknown or issued before any load: of the latest hour, of the same hour a day and a week before, and the mean of the same hour over 14 days, weights halving in half_life_days, unknown misses being 0; last the habit, 0 an hour ahead: the mean of the known ones of these, with the same weights, towards 0 by doubt standard errors of it (its weighted variance / (number - 1), number = (sum of weights)² / sum of their squares), but not beyond 0, and 0 with less than least_days known; days ahead the forecasts of the first day count",
     "moe": "weights of the gate times the experts' outputs, before they become W",
     "quantile": "location + factor * (below where factor < 0, else above); factor from the group's row of grouped.MODEL at the level",
-    "group": "24 * (length of conformal.bands * number of the meter in conformal.meter_groups, 0 if it is not there + number of the first of conformal.bands that is not below the horizon) + civil hour; groups that are not there use quantiles",
+    "group": "24 * (length of conformal.bands * number of the meter in conformal.meter_groups, 0 if it is not there + number of the first of conformal.bands that is not below the horizon) + civil hour; groups that are not there use quantiles. Meters not in structure_meters, unless conformal.newcomers is 0: number conformal.newcomers, and in the place of the band 0 where no load is known when the forecast is issued, else 1, or 2 from 48 and 3 from 120 hours on after the first known load",
     "recent": "per expert, log of its mean absolute error over the earlier forecasts that are known (days ahead of two weeks, an hour ahead of the last day and of the same hour in two weeks), in scales / mean over the experts, clipped to ±2; 0 where unknown",
     "structure": "arrays structure.*; see 25_structure of smartgrid_ai: weights per meter of structure_meters, group for all others",
 }
@@ -154,7 +154,7 @@ def constants(
         "place": asdict(forecaster.place), "never_negative": bool(forecaster.lowest == 0),
         "versions": {name: versions[name] for name in ("smartgrid_ai", "torch") if name in versions},
         "features": list(FEATURE_NAMES), "gate_columns": _counted(list(GATE_NAMES), CIRCUMSTANCES), **names,
-        "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors, "meter_groups": forecaster.meter_groups},
+        "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors, "meter_groups": forecaster.meter_groups, "newcomers": forecaster.newcomers},
     }  # fmt: skip
     return facts | _of_path(path, learned), long
 

@@ -178,6 +178,15 @@ class Conformal:
             return cls(pooled)
         return cls(pooled, _grouped_quantiles(misses[known], np.asarray(group)[known], pooled))
 
+    def beside(
+        self,
+        other: "Conformal",  # its groups are those of one group of meters, numbered from 0
+        number: int,  # of that group of meters here, larger than any there is
+    ) -> "Conformal":
+        "Both as one; what the other learnt stands for its own group of meters alone."
+        between = np.tile(self.quantiles, (number * GROUPS - len(self.grouped), 1))
+        return Conformal(self.quantiles, np.vstack([self.grouped, between, other.grouped]))
+
     def _row(self, group: np.ndarray | None, count: int) -> np.ndarray:
         "(count,) rows of the quantile arrays; groups that calibration never met share the last row, the whole."
         last = len(self.grouped)

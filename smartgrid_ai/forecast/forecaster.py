@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from .newcomers import newcomer_group, pretenders
 
 from ..errors import DataError, ModelError
 from ..features import FEATURE_NAMES
 from .adaptive import Forecasts, adaptive_tables, pace_of
 from .baseline import TreeBaseline
-from .calibration import GROUPS, Conformal, group_of, standardised
+from .calibration import GROUPS, LEAST, Conformal, group_of, standardised
 from .expert import ExpertSettings, Progress
 from .families import Marks, MixtureFamily, RowFamily, TreeFamily
 from .lightgbm import LightGBMPeer
@@ -29,7 +30,13 @@ from smartgrid_ai.forecast.moe import (
     Mixture,
     alternate_weeks,
 )
-from .paths import check_horizon, new_path, path_from, path_state
+from smartgrid_ai.forecast.paths import (
+    check_horizon,
+    new_path,
+    path_from,
+    path_state,
+    structure_of,
+)
 from .stack import ForestStack
 from .wanted import Answers, Wanted, forecast_keys, next_days, next_hours
 from ..hours import HourTable
@@ -96,6 +103,9 @@ class Forecaster:
         self.feature_names, self.data, self.metrics = FEATURE_NAMES, {}, {}
         self.conformal: dict[str, Conformal] = {}
         self.meter_groups: dict[str, int] = {}  # 1 … METER_GROUPS; 0, everyone, for all others
+        self.newcomers = (
+            0  # number of the group of meters never seen; 0: they are judged like everyone
+        )
         self.lowest = -np.inf
 
     @property
@@ -140,11 +150,14 @@ class Forecaster:
         }
         self.lowest = 0.0 if np.nanmin(frame.hours.load[train]) >= 0 else -np.inf
         self.parameters |= self.family.fit(frame, marks, progress)
-        self._calibrate(frame, marks)
+        origins = self._calibrate(frame, marks)
+        if len(frame.hours.meters) > 1:
+            self._calibrate_newcomers(readings, frame, origins)
         self.family.catch_up(frame, marks, progress)
         return self
 
-    def _calibrate(self, frame: Frame, marks: Marks) -> None:
+    def _calibrate(self, frame: Frame, marks: Marks) -> np.ndarray:
+        "Returns the rows of the origins it was done on."
         wanted = frame.judged_in(marks.validation)
         first = wanted.target[:: wanted.ahead]
         kept = marks.calibration[first] & marks.calibration[first + wanted.ahead - 1]
@@ -159,6 +172,30 @@ class Forecaster:
         for name in self.models:
             numbers = (np.r_[part, part[apart]] for part in _numbers(answers, name))
             self.conformal[name] = Conformal.fit(np.r_[actual, actual[apart]], *numbers, group)
+        return np.unique(wanted.origin)
+
+    def _calibrate_newcomers(self, readings: pd.DataFrame, frame: Frame, origins: np.ndarray):
+        "Apart from all others, on known meters that pretend to be new."
+        part, history, origin = pretenders(readings, frame.hours, origins, self.horizon)
+        level = structure_of(self.path).level_of(frame.hours)[origin]
+        new = self.frame(part, levels=dict(zip(part["meter_id"].unique(), level, strict=True)))
+        wanted = _issued_at(new.hours.bounds[:-1] + history, self.horizon)
+        actual, group = new.hours.load[wanted.target], newcomer_group(new.hours, wanted)
+        if np.isfinite(actual).sum() < LEAST:
+            return
+        self.newcomers = 1 + max(self.meter_groups.values(), default=0)
+        answers = self.family.answer(new, wanted)
+        for name in self.models:
+            apart = Conformal.fit(actual, *_numbers(answers, name), group)
+            self.conformal[name] = self.conformal[name].beside(apart, self.newcomers)
+
+    def _groups(self, hours: HourTable, wanted: Wanted) -> np.ndarray:
+        "Group of each forecast in the calibration."
+        group = _groups(hours, wanted, self.meter_groups)
+        if not self.newcomers:
+            return group
+        strange = structure_of(self.path).number_of(hours)[hours.meter[wanted.target]] < 0
+        return np.where(strange, newcomer_group(hours, wanted, self.newcomers), group)
 
     def forecast(
         self,
@@ -187,7 +224,7 @@ class Forecaster:
     def _calibrated(self, answers: Answers, name: str, hours: HourTable | None) -> pd.DataFrame:
         self.check_model(name)
         location, below, above = _numbers(answers, name)
-        group = None if hours is None else _groups(hours, answers.wanted, self.meter_groups)
+        group = None if hours is None else self._groups(hours, answers.wanted)
         return self.conformal[name].table(location, below, self.lowest, above=above, group=group)
 
     def _live(self, hours: HourTable, answers: Answers, name: str) -> pd.DataFrame:
@@ -195,7 +232,7 @@ class Forecaster:
         wanted, number = answers.wanted, hour_number(hours.timestamp)
         forecasts = Forecasts(
             meter=hours.meter[wanted.target], issued=number[wanted.issued], target=number[wanted.target],
-            group=_groups(hours, wanted, self.meter_groups), location=location, below=below, above=above,
+            group=self._groups(hours, wanted), location=location, below=below, above=above,
             actual=hours.load[wanted.target],
         )  # fmt: skip
         return adaptive_tables(self.conformal[name], forecasts, pace_of(self.horizon), self.lowest)[
@@ -221,7 +258,8 @@ class Forecaster:
         last load are taken as the weather forecast. `DataError` when the readings do not allow what is asked.
         A meter that was not trained on is taken to be like the others, at the level of its own readings. If it has
         not a single one, `levels` may say how much it uses on average, as a contract does; without that the size is
-        the median of the meters trained on, which can be wrong by any factor.
+        the median of the meters trained on, which can be wrong by any factor. Its intervals allow for how little is known
+        of it, but not for a size that nobody told.
         """
         model = model or self.models[-1]
         self.check_model(model)
@@ -334,7 +372,7 @@ def _groups_of_meters(
 
 
 def _groups(hours: HourTable, wanted: Wanted, of_meters: dict[str, int]) -> np.ndarray:
-    "Group of each forecast; block 0 belongs to everyone, and to meters never seen."
+    "Group of each forecast; block 0 belongs to everyone."
     own = np.array([of_meters.get(str(name), 0) for name in hours.meters])
     return group_of(
         wanted.horizon, hours.civil_hour[wanted.target], own[hours.meter[wanted.target]]
@@ -358,6 +396,10 @@ def _wanted(hours: HourTable, horizon: int, start, end) -> Wanted:
             f"no hour to forecast from {start or 'the start'} to {end or 'the end'}: "
             f"readings allow {stamps.min()} to {stamps.max()}"
         )
+    return _issued_at(rows, horizon)
+
+
+def _issued_at(rows: np.ndarray, horizon: int) -> Wanted:
     return next_hours(rows) if horizon == 1 else next_days(rows, horizon // 24)
 
 # %% ../../nbs/39_forecast.forecaster.ipynb #32fcddd7
@@ -375,7 +417,7 @@ def save_forecaster(forecaster: Forecaster, folder: Path) -> None:
     config |= {"format": FORMAT, "family": forecaster.name, "place": asdict(forecaster.place)}
     config |= {"features": list(forecaster.feature_names), "models": list(forecaster.models)}
     config["never_negative"] = bool(forecaster.lowest == 0)
-    config["meter_groups"] = forecaster.meter_groups
+    config |= {"meter_groups": forecaster.meter_groups, "newcomers": forecaster.newcomers}
     arrays |= {f"path.{name}": values for name, values in learnt.items()}
     for name, conformal in forecaster.conformal.items():
         arrays[f"conformal.{name}"] = conformal.quantiles
@@ -417,6 +459,7 @@ def _rebuild(folder: Path, config: dict, arrays: dict[str, np.ndarray]) -> Forec
         setattr(forecaster, name, config[name])
     forecaster.lowest = 0.0 if config["never_negative"] else -np.inf
     forecaster.meter_groups = config.get("meter_groups", {})
+    forecaster.newcomers = config.get("newcomers", 0)
     forecaster.conformal = {
         name: Conformal(arrays[f"conformal.{name}"], arrays[f"grouped.{name}"])
         for name in config["models"]
