@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .newcomers import newcomer_group, pretenders
 
 from ..errors import DataError, ModelError
 from ..features import FEATURE_NAMES
@@ -30,6 +29,7 @@ from smartgrid_ai.forecast.moe import (
     Mixture,
     alternate_weeks,
 )
+from .newcomers import newcomer_group, pretenders
 from smartgrid_ai.forecast.paths import (
     check_horizon,
     new_path,
