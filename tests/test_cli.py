@@ -572,6 +572,62 @@ def test_thousandfold_readings_are_doubted(trained, capsys):
     assert "unit" not in told and "clock" not in told
 
 
+def installed_today() -> pd.DataFrame:
+    "The file with a meter of which it knows the hours to come, and no load."
+    meters = pd.read_csv("meters.csv")
+    stamps = pd.to_datetime(meters["timestamp"], utc=True)
+    later = stamps.max() + pd.to_timedelta(np.arange(1, 25), unit="h")
+    new = pd.DataFrame({"meter_id": "new=1", "timestamp": later.strftime("%Y-%m-%dT%H:%M:%SZ")})
+    table = pd.concat([meters, new], ignore_index=True)
+    table.to_csv("today.csv", index=False)
+    return table
+
+
+def test_the_level_of_a_meter_without_readings_is_told_in_the_unit_of_the_file(trained, capsys):
+    installed_today()
+    capsys.readouterr()
+    one = predict("today.csv", *HERE, "--level", "new=1=2").set_index("meter_id")["prediction"]
+    assert "how much they use" not in capsys.readouterr().err
+    ten = predict("today.csv", *HERE, "--level", "new=1=20").set_index("meter_id")["prediction"]
+    assert 0.3 < one["new=1"] < 10
+    np.testing.assert_allclose(ten["new=1"], 10 * one["new=1"], rtol=1e-4)
+    np.testing.assert_allclose(ten.drop("new=1"), one.drop("new=1"), rtol=1e-6)
+
+
+def test_nobody_told_how_much_a_new_meter_uses(trained, capsys):
+    installed_today()
+    capsys.readouterr()
+    predict("today.csv", *HERE)
+    told = capsys.readouterr().err
+    assert "--level METER=LOAD" in told and "(new=1)" in told
+
+
+def test_a_level_of_a_meter_with_readings_is_not_used_and_that_is_said(trained, capsys):
+    name = pd.read_csv("meters.csv")["meter_id"].iloc[0]
+    capsys.readouterr()
+    told = predict("meters.csv", *HERE, "--level", f"{name}=500")
+    assert f"the mean load told of {name} is not used" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(told, predict("meters.csv", *HERE))
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        ("nobody=3", "holds no meter 'nobody'"),
+        ("3", "holds no meter ''"),
+        (f"{METERS[0]}=much", f"positive load, like {METERS[0]}=12.5"),
+        (f"{METERS[0]}=-3", "positive load"),
+        (f"{METERS[0]}=inf", "positive load"),
+        (f"{METERS[0]}=nan", "positive load"),
+    ],
+)
+def test_a_level_that_cannot_be_is_explained(trained, capsys, level, message):
+    capsys.readouterr()
+    assert call("predict", "meters.csv", *HERE, "--level", level) == 2
+    error = capsys.readouterr().err
+    assert message in error and f"--level {level}" in error and "Traceback" not in error
+
+
 def test_a_file_by_the_wall_clock_is_answered_by_it_even_on_the_night_it_turns_back(trained):
     meters = pd.read_csv("meters.csv", parse_dates=["timestamp"])
     wall = pd.to_datetime(meters["timestamp"], utc=True).dt.tz_convert(ZONE).dt.tz_localize(None)

@@ -58,6 +58,10 @@ def add_predict(commands) -> None:
     )  # fmt: skip
     parser.add_argument("--end", metavar="D", help="last day to forecast, one hour ahead")
     parser.add_argument(
+        "--level", action="append", default=[], metavar="METER=LOAD",
+        help="mean load of a meter that has no reading yet, in the unit of the file (energy: of an hour); may be given again",
+    )  # fmt: skip
+    parser.add_argument(
         "--models",
         default="models",
         metavar="FOLDER",
@@ -84,10 +88,11 @@ def run_predict(options: argparse.Namespace) -> int:
     start = parse_instant(options.start, source.place)
     end = parse_instant(options.end, source.place, ends=True)
     readings = read(source)
-    forecast = forecaster.predict(readings, options.model, start, end)
+    levels = _levels(options, readings["meter_id"].unique())
+    forecast = forecaster.predict(readings, options.model, start, end, levels)
     if options.forecasts:
         write_forecasts(forecast, options, source, forecaster.weather)
-    for doubt in forecast_doubts(forecaster, readings, forecast, options.timezone):
+    for doubt in forecast_doubts(forecaster, readings, forecast, options.timezone, levels):
         say(f"note: {doubt}")
     _show(forecast, options, source, bundle.version)
     return 0
@@ -105,6 +110,27 @@ def _bundle_of(options: argparse.Namespace):  # a `Bundle`
             f"{options.models} holds no model of {options.horizon} hours ahead: train one with smartgrid train --horizon {options.horizon}"
         )
     return registry.resolve(name, options.model_version)
+
+
+def _levels(options: argparse.Namespace, meters) -> dict[str, float]:  # meter -> W
+    "What was told of meters without readings; `DataError` for a meter that is not there, or a load that is no positive number."
+    from smartgrid_ai.readings import watts_per
+
+    levels, factor = {}, watts_per(options.unit or "W")
+    for told in options.level:
+        name, _, load = told.rpartition("=")
+        if name not in set(map(str, meters)):
+            there = ", ".join(map(str, meters[:3])) + (" …" if len(meters) > 3 else "")
+            raise DataError(f"--level {told}: {options.data} holds no meter {name!r}, but {there}")
+        try:
+            levels[name] = float(load) * factor
+        except ValueError:
+            levels[name] = float("nan")
+        if not 0 < levels[name] < float("inf"):
+            raise DataError(
+                f"--level {told}: write METER=LOAD with a positive load, like {name}=12.5"
+            )
+    return levels
 
 
 def _show(

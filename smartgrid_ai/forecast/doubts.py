@@ -21,6 +21,7 @@ def forecast_doubts(
     readings: pd.DataFrame,  # canonical, what `predict` was given
     forecast: pd.DataFrame,  # what it made of them: meter_id, issued, timestamp …
     timezone: str | None = None,  # by whose clock the readings were read, if that was said
+    levels: dict[str, float] | None = None,  # W, usual load by meter, as `predict` was told
 ) -> list[str]:  # sentences; empty = nothing to say
     "What makes these forecasts worse than their intervals say."
     structure = structure_of(forecaster.path)
@@ -31,7 +32,14 @@ def forecast_doubts(
         doubts.append(
             f"stamps are read by the clock of {timezone}, but the models know the days of {own}, where they were trained"
         )
-    doubts += [_strangers(forecast, level), _newcomers(readings, forecast)]
+    history, told = _history(readings, forecast), levels or {}
+    known = history.index.isin(list(level))
+    doubts += [
+        _strangers(forecast, level),
+        _newcomers(history[known] if forecaster.newcomers else history),
+        _sizeless(history[~known & ~history.index.isin(list(told))]),
+        _told_in_vain(history[history.index.isin(list(told))]),
+    ]
     return [doubt for doubt in [*doubts, _wrong_size(readings, forecast, level)] if doubt]
 
 
@@ -68,19 +76,44 @@ def _strangers(forecast: pd.DataFrame, level: dict[str, float]) -> str:
     )
 
 
-def _newcomers(readings: pd.DataFrame, forecast: pd.DataFrame) -> str:
-    "Meters with little history before their first forecast."
+def _history(readings: pd.DataFrame, forecast: pd.DataFrame) -> pd.Series:
+    "Hours with a load before the first forecast, by meter."
     first = forecast.groupby(forecast["meter_id"].astype("str"))["issued"].min()
     known = readings[readings["consumption"].notna()]
     issued = known["meter_id"].astype("str").map(first)
     hours = (known["timestamp"] < issued).groupby(known["meter_id"].astype("str")).sum()
-    short = hours.reindex(first.index, fill_value=0)
-    short = short[short < HISTORY].sort_values()
+    return hours.reindex(first.index, fill_value=0)
+
+
+def _newcomers(history: pd.Series) -> str:
+    "Meters with little history before their first forecast, which the intervals do not allow for."
+    short = history[history < HISTORY].sort_values()
     if not len(short):
         return ""
     return (
-        f"{len(short)} of {len(first)} meters have less than four weeks of readings before their first forecast "
+        f"{len(short)} of {len(history)} meters have less than four weeks of readings before their first forecast "
         f"(meter {short.index[0]}: {short.iloc[0]:,} hours): their intervals may be too narrow"
+    )
+
+
+def _sizeless(history: pd.Series) -> str:
+    "Strangers without a reading, of whom nobody told how much they use."
+    empty = list(history.index[history == 0])
+    if not empty:
+        return ""
+    return (
+        f"{len(empty)} meters have no reading before their first forecast ({_listed(empty)}), and nobody told how much they use: taken to be of usual size, "
+        "which can be wrong by any factor. Tell the mean load, as a contract does: --level METER=LOAD, or levels= in Python"
+    )
+
+
+def _told_in_vain(history: pd.Series) -> str:
+    "Meters whose readings say more than what was told."
+    rich = list(history.index[history > 0])
+    return (
+        f"the mean load told of {_listed(rich)} is not used: readings say how much they use"
+        if rich
+        else ""
     )
 
 
