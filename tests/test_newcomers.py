@@ -19,7 +19,7 @@ from smartgrid_ai.windows import chronological_split
 
 PLACE = Place("Europe/Berlin", "DE", "BE")
 QUICK = {"epochs": 1, "batches": 20, "trees": 3, "experts": ("dense", "tree")}
-HOURS = 2600
+HOURS = 2000
 
 
 def characters(meters: int) -> pd.DataFrame:
@@ -136,7 +136,7 @@ def test_an_age_knows_nothing_of_the_load_after_the_issue(seed, gaps):
     assert np.array_equal(newcomer_group(hours, wanted, 2), newcomer_group(after, wanted, 2))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000), ahead=st.sampled_from([1, 24, 168]))
 def test_pretenders_are_stretches_of_one_meter_before_and_after_the_issue(seed, ahead):
     table = readings(700, meters=2, gaps=0.1, seed=seed)
