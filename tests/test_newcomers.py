@@ -115,6 +115,13 @@ def test_published_live_strangers_begin_with_their_own_intervals(load, fitted):
     np.testing.assert_allclose(live["q0.9"], still["q0.9"], rtol=1e-6)
 
 
+def test_where_readings_end_too_soon_behind_every_issue_nobody_pretends(load, fitted):
+    known = load[load["meter_id"] < "meter-10"].reset_index(drop=True)
+    frame, other = fitted.frame(known), like_everyone(fitted)
+    other._calibrate_newcomers(known, frame, np.flatnonzero(frame.hours.left < other.horizon))
+    assert other.newcomers == 0 and other.conformal == fitted.conformal
+
+
 def test_a_single_meter_cannot_pretend(load):
     one = load[load["meter_id"] == "meter-00"].reset_index(drop=True)
     made = Forecaster("moe", PLACE, **QUICK).fit(one, chronological_split(one, PLACE))

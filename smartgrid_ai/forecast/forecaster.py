@@ -176,6 +176,9 @@ class Forecaster:
 
     def _calibrate_newcomers(self, readings: pd.DataFrame, frame: Frame, origins: np.ndarray):
         "Apart from all others, on known meters that pretend to be new."
+        origins = origins[frame.hours.left[origins] >= self.horizon]
+        if not len(origins):
+            return
         part, history, origin = pretenders(readings, frame.hours, origins, self.horizon)
         level = structure_of(self.path).level_of(frame.hours)[origin]
         new = self.frame(part, levels=dict(zip(part["meter_id"].unique(), level, strict=True)))
