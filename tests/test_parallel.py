@@ -50,11 +50,12 @@ def sleeps(number: int, progress=None) -> int:
 
 
 def patient(stop: float, progress=None) -> str:
-    "A training that Ctrl-C ends early."
+    "A training that Ctrl-C ends early; what it has is saved for longer than its parent waits to hear of it."
     try:
         progress("begun", 1, 1, "")
         time.sleep(stop)
     except KeyboardInterrupt:
+        time.sleep(parallel.GRACE + 1)
         return "interrupted"
     return "whole"
 
@@ -217,10 +218,25 @@ def test_no_core_is_free_while_jobs_are_waiting():
     assert len(long) == 1 and len(last) == 2
 
 
-@pytest.mark.parametrize("jobs, everyone", [("abc", True), ("abc", False), ("0a", False)])
-def test_ctrl_c_ends_what_is_under_way_and_begins_nothing(jobs, everyone):
-    "Whether it went to all processes, as from a terminal, or to the first alone; also while that, done with job 0, only waits."
-    program = """
+def pressed(program: str, *arguments: str, begun: int, everyone: bool, after: float = 0) -> str:
+    "What a program says that gets Ctrl-C when so many jobs are under way: all its processes, as from a terminal, or the first alone."
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(Path(__file__).parent), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    lines = [process.stdout.readline() for _ in range(begun)]
+    assert all(line.endswith("begun\n") for line in lines)
+    time.sleep(after)
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and not errors
+    return said
+
+
+HELPED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from test_parallel import patient
@@ -232,19 +248,27 @@ with parallel.every_core():
     jobs = [parallel.Job(name, patient, (2 if name == "0" else 120,)) for name in sys.argv[2]]
     print(parallel.run_with_helpers(jobs, (), tell, last=stop))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(Path(__file__).parent), jobs],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    under_way = jobs[:2]
-    assert [process.stdout.readline() for _ in under_way] == ["begun\n"] * len(under_way)
-    if jobs.startswith("0"):
-        time.sleep(2.5)
-    (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
-    ended = {name: "whole" if name == "0" else "interrupted" for name in under_way}
+BESIDE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_parallel import patient
+from smartgrid_ai import parallel
+if __name__ == "__main__":
+    tell = lambda *message: print(message[0], flush=True)
+    jobs = {"a": (120,), "b": (120,)}
+    print(parallel.run_side_by_side(patient, jobs, tell, workers=2))
+"""
+
+
+@pytest.mark.parametrize("jobs, everyone", [("abc", True), ("abc", False), ("0a", False)])
+def test_ctrl_c_ends_what_is_under_way_and_begins_nothing(jobs, everyone):
+    "Also while the first process, done with job 0, only waits."
+    after = 2.5 if jobs.startswith("0") else 0
+    said = pressed(HELPED, jobs, begun=2, everyone=everyone, after=after)
+    ended = {name: "whole" if name == "0" else "interrupted" for name in jobs[:2]}
     assert said == f"{ended}\n"
-    assert process.returncode == 0 and not errors
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_ctrl_c_comes_once_to_runs_side_by_side(everyone):
+    assert pressed(BESIDE, begun=2, everyone=everyone) == "['interrupted', 'interrupted']\n"
