@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .clocks import clock_doubt
 from smartgrid_ai.data.tables import (
     EXTRAS,
     RawTable,
@@ -106,12 +107,14 @@ def _hours_of_day(file: RawTable, column: pd.Series) -> pd.Series:
     return hours.astype("int64")
 
 # %% ../../nbs/12_data.sources.ipynb #bc0561e4
-def _instants(file: RawTable, codes: np.ndarray, clock: str, timezone: str) -> pd.Series:
-    "Each row's instant in UTC, missing where its wall clock time never was."
+def _instants(
+    file: RawTable, codes: np.ndarray, clock: str, timezone: str
+) -> tuple[pd.Series, str]:
+    "Each row's instant in UTC, missing where its wall clock time never was; the clock they were read by."
     stamps, notes = parse_timestamps(_stamps(file), file.where)
     file.notes += notes
     if stamps.dt.tz is not None:
-        return stamps
+        return stamps, "offset"
     if clock == "local":
         instants = wall_clock_to_utc(stamps, codes, timezone)
         lost = instants.isna() & file.frame[file.found["consumption"]].notna().to_numpy()
@@ -120,8 +123,8 @@ def _instants(file: RawTable, codes: np.ndarray, clock: str, timezone: str) -> p
                 f"{lost.sum()} rows left out: {timezone} has no {stamps[lost].iloc[0]}, its clocks skip "
                 "that hour. If the file's clock knows no summer time, name a fixed zone such as Etc/GMT-1"
             )
-        return instants
-    return stamps.dt.tz_localize("UTC")
+        return instants, clock
+    return stamps.dt.tz_localize("UTC"), clock
 
 # %% ../../nbs/12_data.sources.ipynb #a0ecc20d
 HOUR_US = 3_600_000_000
@@ -333,8 +336,11 @@ def canonical_readings(
     "What `read_readings` makes of an open table."
     told = _unit(file, unit)
     codes, meters = _meters(file)
-    rows = _rows_in_order(file, codes, _instants(file, codes, clock, timezone))
+    instants, read_by = _instants(file, codes, clock, timezone)
+    rows = _rows_in_order(file, codes, instants)
     readings = _to_hours(file, _without_twins(file, rows, meters), meters, told, step)
+    if doubt := clock_doubt(readings, timezone, read_by):
+        file.notes.append(doubt)
     readings.attrs["notes"] = file.notes
     return readings
 
