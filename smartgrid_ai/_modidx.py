@@ -2754,6 +2754,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'smartgrid_ai.portable._Recurrent.forward': ( 'portable.html#_recurrent.forward',
                                                                                      'smartgrid_ai/portable.py'),
                                        'smartgrid_ai.portable._axes': ('portable.html#_axes', 'smartgrid_ai/portable.py'),
+                                       'smartgrid_ai.portable._gates': ('portable.html#_gates', 'smartgrid_ai/portable.py'),
                                        'smartgrid_ai.portable._graph': ('portable.html#_graph', 'smartgrid_ai/portable.py'),
                                        'smartgrid_ai.portable._input_axes': ('portable.html#_input_axes', 'smartgrid_ai/portable.py'),
                                        'smartgrid_ai.portable._with_onnx_layers': ( 'portable.html#_with_onnx_layers',

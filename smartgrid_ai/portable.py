@@ -161,6 +161,11 @@ _GATES = {
 }
 
 
+def _gates(layer: nn.Module) -> tuple[str, tuple[int, ...], dict] | None:
+    "Operator, order of the gates and settings in ONNX; None for a layer that is not recurrent."
+    return next((gates for kind, gates in _GATES.items() if isinstance(layer, kind)), None)
+
+
 class _Recurrent(nn.Module):
     "Stands for an `nn.GRU` or `nn.LSTM` with the batch first while it is exported."
 
@@ -168,7 +173,7 @@ class _Recurrent(nn.Module):
         super().__init__()
         self.layers, self.hidden = layer.num_layers, layer.hidden_size
         self.ways = 2 if layer.bidirectional else 1
-        self.operator, order, self.settings = _GATES[type(layer)]
+        self.operator, order, self.settings = _gates(layer)
         if self.ways == 2:
             self.settings = self.settings | {"direction": "bidirectional"}
         for number in range(self.layers):
@@ -220,7 +225,7 @@ class _Recurrent(nn.Module):
 def _with_onnx_layers(network: nn.Module) -> nn.Module:
     "The network, changed in place: recurrent layers that ONNX has are replaced."
     for name, part in network.named_children():
-        usual = type(part) in _GATES and part.batch_first and part.bias
+        usual = _gates(part) and part.batch_first and part.bias
         if usual and not getattr(part, "proj_size", 0):
             setattr(network, name, _Recurrent(part))
         else:

@@ -81,6 +81,12 @@ def expert(name, kind):
     return network
 
 
+def recurrent_nodes(path):
+    from onnx import load
+
+    return sum(node.op_type in ("GRU", "LSTM") for node in load(path).graph.node)
+
+
 ALL = {
     **{name: lambda name=name: expert(name, 0) for name in NETWORKS},
     **{f"{name} ahead": lambda name=name: expert(name, 1) for name in NETWORKS},
@@ -102,6 +108,9 @@ def test_a_file_says_what_its_network_says(name, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
     content = (tmp_path / "network.onnx").read_bytes()
     assert b"smartgrid" not in content and b"site-packages" not in content
+    assert recurrent_nodes(tmp_path / "network.onnx") == sum(
+        part.num_layers for part in network.modules() if isinstance(part, nn.RNNBase)
+    ), "one node for each layer, not one for each hour"
 
 
 def test_a_file_that_differs_is_not_written(tmp_path):
