@@ -3,6 +3,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 NB ?=
 
 .PHONY: help setup lab run test check lessons tests lint sync text notebooks export report serve benchmark clean
@@ -30,12 +31,12 @@ check: lint sync ## lint, sync of notebooks and package, every notebook, pytest
 	$(MAKE) --no-print-directory -j2 lessons tests-a-f tests-g-z
 
 lessons: setup
-	OMP_NUM_THREADS=1 $(BIN)/nbdev-test --n-workers 1
+	$(ONE_THREAD) $(BIN)/nbdev-test --n-workers 1
 
 tests: tests-a-f tests-g-z
 
 tests-%: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_[$*]*.py
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_[$*]*.py
 
 lint: setup
 	$(BIN)/ruff check nbs smartgrid_ai tests benchmarks setup.py

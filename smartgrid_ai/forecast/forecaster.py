@@ -41,6 +41,7 @@ from .stack import ForestStack
 from .wanted import Answers, Wanted, forecast_keys, next_days, next_hours
 from ..hours import HourTable
 from ..origins import HISTORY
+from ..parallel import one_thread
 from ..provenance import describe_data
 from ..readings import Place, hour_number
 from ..windows import Split
@@ -128,6 +129,7 @@ class Forecaster:
             raise ModelError("only a forecaster of the next hour has a table of features")
         return self.frame(readings, ahead).table
 
+    @one_thread()
     def fit(
         self,
         readings: pd.DataFrame,  # canonical

@@ -37,7 +37,7 @@ def newcomer_group(
     return group_of(np.array(BANDS)[age_of(hours, wanted)], hours.civil_hour[wanted.target], number)
 
 # %% ../../nbs/38_forecast.newcomers.ipynb #d512d072
-PRETENDERS = 600  # stretches
+PRETENDERS = 600  # stretches at most
 LONGEST = 336  # hours before the issue
 
 
@@ -50,9 +50,11 @@ def pretenders(
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     "Canonical readings of stretches under new names, in the order of these; hours of each before its issue, and the row of its issue in `hours`."
     generator, least = np.random.default_rng([seed, len(origins)]), np.r_[0, AGES]
-    age, most = np.arange(PRETENDERS) % len(least), np.r_[AGES, LONGEST + 1]
+    apart = len(np.unique(origins // ahead))
+    count = min(PRETENDERS, len(least) * apart)
+    age, most = np.arange(count) % len(least), np.r_[AGES, LONGEST + 1]
     history = generator.integers(least[age], most[age])
-    origin = generator.choice(origins, PRETENDERS)
+    origin = generator.choice(origins, count)
     fits = (origin - history >= hours.first[origin]) & (hours.left[origin] >= ahead)
     history, origin = history[fits], origin[fits]
     rows = [
