@@ -115,10 +115,9 @@ def test_the_grid_speaks_through_its_own_channels():
     fleet = np.full((len(LOAD), 6), 0.1)
     fleet[-30:] = 2.0
     bias = (lambda load: 1.12 * load, 30)
-    assert likeliest(described(*bias, fleet_residual=fleet)) == "false_data"
-    assert (
-        likeliest(described(*bias)) != "false_data"
-    )  # one meter alone, or nothing known of others
+    beside = {"fleet_residual": fleet, "fleet_ratio": np.full(fleet.shape, 1.1)}
+    assert likeliest(described(*bias, **beside)) == "false_data"
+    assert kind_probabilities(described(*bias))["false_data"] == 0  # nothing is known of others
 
 
 def test_a_60_hertz_grid_is_no_excursion():

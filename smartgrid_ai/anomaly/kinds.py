@@ -104,7 +104,7 @@ def _possible(descriptors: Mapping[str, float]) -> np.ndarray:
         "unit_error": descriptors["thousandth"] == 0,
         "reversed_meter": load >= expected,
         "generation": load >= expected,
-        "false_data": descriptors["companions"] < 2 <= descriptors["fleet"],
+        "false_data": descriptors["companions"] < 2,
     }
     return np.array([not contradicted.get(answer, False) for answer in ANSWERS])
 
