@@ -320,7 +320,7 @@ class _Helpers(ExitStack):
         self.free = _given.get("free") if size <= LARGEST_COPY else None
         self.pool: _Pool | None = None
         self.under_way: dict[str, Future] = {}
-        self.stopped = get_context("spawn").Event()
+        self.stopped, self.halt = threading.Event(), None  # the same, for here and for the helpers
         self.enough, self.error = threading.Event(), None
         self.giver = threading.Thread(target=self._give, daemon=True)
 
@@ -356,7 +356,8 @@ class _Helpers(ExitStack):
         if job is None:
             return False
         if self.pool is None:
-            given = (None, self.stopped, pickle.dumps(self.common))
+            self.halt = get_context("spawn").Event()
+            given = (None, self.halt, pickle.dumps(self.common))
             self.pool = self.enter_context(_pool(cores(), self.progress, *given))
         try:
             with _unheard():
@@ -378,6 +379,7 @@ class _Helpers(ExitStack):
             while wait(begun, LISTEN).not_done:
                 if (stopped or heard.is_set()) and not self.stopped.is_set():
                     self.stopped.set()
+                    self.halt.set()
                     self.pool.interrupt(begun)
             for name, future in self.under_way.items():
                 try:
