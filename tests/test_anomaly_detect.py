@@ -245,7 +245,11 @@ def test_series_that_is_all_training_is_left_out():
 def test_metadata_is_no_channel():
     table = pump().assign(building_id=7, floor=np.int64(900), missing=0)
     assert signals(table)[0].channels == ("pressure", "flow")
-    assert signals(table.assign(code=np.arange(400)))[0].channels == ("pressure", "flow", "code")
+    assert signals(table.assign(code=np.arange(400) % 7))[0].channels == (
+        "pressure",
+        "flow",
+        "code",
+    )
 
 
 def test_user_mistakes_are_named(tmp_path):
@@ -311,6 +315,43 @@ def test_a_table_of_equipment_is_read_whatever_separates_it_and_however_its_mach
     assert set(alone["series"]) == {"alone"} and set(plain["series"]) == set(table["asset_id"])
     for other in (german, renamed, alone):
         np.testing.assert_array_equal(other["score"], plain["score"])
+
+
+@pytest.mark.parametrize("name", ["unit_id", "Machine", "Device-ID"])
+def test_a_usual_name_says_whose_row_it_is_where_its_values_are_few(tmp_path, name):
+    table = machine(4)
+    table = pd.concat([table, table]).assign(asset_id=np.repeat([3, 7], len(table)))
+    named = read_series(written(tmp_path / "a.csv", table.rename(columns={"asset_id": name})))
+    assert set(named["series"]) == {3, 7}
+    table = table.assign(asset_id=range(len(table))).rename(columns={"asset_id": name})
+    assert set(read_series(written(tmp_path / "b.csv", table))["series"]) == {"b"}
+
+
+def written(path, table: pd.DataFrame, **how):
+    table.to_csv(path, **{"index": False} | how)
+    return path
+
+
+@pytest.mark.parametrize("index", [None, "row"])
+def test_an_index_that_pandas_wrote_is_no_sensor_and_no_clock(tmp_path, index):
+    table = machine()
+    two = pd.concat([table, table.assign(asset_id="other")], ignore_index=True)
+    two = two.rename(columns={"timestamp": "time"}).sort_values(["time", "asset_id"])
+    plain = read_series(written(tmp_path / "plain.csv", two))
+    two = two.reset_index(drop=True)
+    counted = written(tmp_path / "counted.csv", two, index=True, index_label=index)
+    found = detect(read_series(counted), ("default",))
+    np.testing.assert_array_equal(found["score"], detect(plain, ("default",))["score"])
+    name = index or "Unnamed: 0"
+    assert found.attrs["notes"] == [f"column {name!r} counts the rows: it is not judged"]
+
+
+def test_a_counter_that_stands_still_for_a_while_is_a_channel():
+    table = pump()
+    hours = np.arange(len(table))
+    assert "hours" not in signals(table.assign(hours=hours))[0].channels
+    standing = np.minimum(hours, 200)
+    assert "hours" in signals(table.assign(hours=standing))[0].channels
 
 
 def test_an_alarm_of_a_machine_says_which_sensor(tmp_path):

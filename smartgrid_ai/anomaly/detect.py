@@ -160,7 +160,7 @@ def _notes_on_twins(series: list[Signal]) -> list[str]:
     more = f" (and {len(found) - 1} more series have such rows)" if len(found) > 1 else ""
     return [
         f"series {found[0]}: {twins[found[0]]} rows have the timestamp of the row before{more}; all are judged. If they are "
-        "copies, remove them"
+        "copies, remove them; if a column says whose row it is, name it: --column meter_id=COLUMN"
     ]
 
 # %% ../../nbs/46_anomaly.detect.ipynb #38a4d057
