@@ -225,11 +225,8 @@ def _channels(
 
 def _counts_rows(column: pd.Series, owner: pd.Series) -> bool:
     "Whether a column rises by one from row to row, in the file or in each series."
-    if len(column) < LEAST_TRAIN:
-        return False
-    return bool(
-        (column.diff()[1:] == 1).all() or (column.groupby(owner).diff().dropna() == 1).all()
-    )
+    steps = (column.diff()[1:], column.groupby(owner).diff().dropna())
+    return any(len(each) >= LEAST_TRAIN and bool((each == 1).all()) for each in steps)
 
 
 def _with_own_channels(signal: Signal) -> tuple[Signal, str]:
