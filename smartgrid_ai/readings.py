@@ -107,15 +107,17 @@ class Place:
     def holiday_calendar(
         self,
         years: list[int],  # civil years that must be covered
-    ) -> set:  # of datetime.date
+    ) -> dict:  # datetime.date -> name, in English where it is translated
         "Public holidays of the place in `years`; `DataError` for an unknown country or subdivision."
         if self.country is None:
-            return set()
+            return {}
         import holidays
 
         try:
-            return set(
-                holidays.country_holidays(self.country, subdiv=self.subdivision, years=years)
+            return dict(
+                holidays.country_holidays(
+                    self.country, subdiv=self.subdivision, years=years, language="en_US"
+                )
             )
         except NotImplementedError as error:
             where = " ".join(filter(None, (self.country, self.subdivision)))

@@ -25,6 +25,7 @@ from smartgrid_ai.anomaly.teaching import DECISIVE, SEEDS, lessons, teach
 from smartgrid_ai.data.faults import FAULTS, scaled_faults
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
 from smartgrid_ai.errors import DataError
+from smartgrid_ai.readings import Place
 
 HOURS = pd.date_range("2024-01-01", periods=24 * 70, freq="h", tz="UTC")
 CIVIL = HOURS.hour.to_numpy()
@@ -97,6 +98,39 @@ def test_a_sentence_tells_the_fault_and_not_the_hours_of_the_alarm_behind_it():
     sentence = kind_sentence(kind_probabilities(found), found)
     assert "reports 0 W for 8 hours" in sentence
     assert sentence.endswith("; as expected again for 12 hours.")
+
+
+@pytest.mark.parametrize(
+    ("first", "hours", "place", "words"),
+    [
+        ("2024-02-26 05:00", 3, Place("Europe/Berlin", "DE"), None),
+        ("2024-02-26 05:00", 3, Place("Australia/Sydney", "AU"), None),
+        (
+            "2024-01-26 03:00",
+            3,
+            Place("Australia/Sydney", "AU"),
+            "a public holiday, Australia Day.",
+        ),
+        (
+            "2024-01-25 21:00",
+            3,
+            Place("Australia/Sydney", "AU"),
+            "a public holiday, Australia Day.",
+        ),
+        ("2024-01-25 03:00", 3, Place("Australia/Sydney", "AU"), "the eve of Australia Day."),
+        ("2024-01-26 03:00", 60, Place("Australia/Sydney", "AU"), None),
+        ("2024-01-26 03:00", 3, Place("Australia/Sydney"), None),
+    ],
+)
+def test_an_alarm_on_a_holiday_says_so_by_the_civil_day(first, hours, place, words):
+    table = pd.DataFrame({"meter_id": "m", "timestamp": HOURS, "consumption": LOAD})
+    alarmed = table["timestamp"].between(
+        pd.Timestamp(first, tz="UTC"), pd.Timestamp(first, tz="UTC") + pd.Timedelta(hours=hours - 1)
+    )
+    table.loc[alarmed, "consumption"] *= 2
+    scores = table[["timestamp"]].assign(model="default", series="m", score=0.1, alarm=alarmed)
+    said = named_runs(name_kinds(scores, table, place))["because"].item()
+    assert said.endswith(f" Most of it falls on {words}") if words else "Most of it" not in said
 
 
 def test_the_grid_speaks_through_its_own_channels():

@@ -10,6 +10,7 @@ __all__ = ['STORE', 'MOST_OTHERS', 'KindModel', 'write_kind_model', 'kind_model'
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from importlib.resources import files
 
@@ -236,6 +237,34 @@ def _fleets(
     return table, ratio, others
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #946e3ff1
+def _with_holidays(
+    found: list[tuple[int, dict, dict]],  # of `alarm_kinds`
+    hours: pd.DatetimeIndex,  # of the meter
+    place: Place,
+) -> dict[
+    int, str
+]:  # by position: a sentence, empty unless half of the alarm is on a holiday or its eve
+    "What the calendar has to say about the alarm of each hour so far."
+    positions = [position for position, *_ in found]
+    days = hours[positions].tz_convert(place.timezone).date
+    known = _special_days(days, place)
+    told, before, length, count, name = {}, None, 0, 0, ""
+    for position, day in zip(positions, days, strict=True):
+        length, count = (length + 1, count) if before == position - 1 else (1, 0)
+        if day in known:
+            count, name = count + 1, known[day]
+        words = f" Most of it falls on {name}."
+        told[position], before = words if 2 * count >= length else "", position
+    return told
+
+
+def _special_days(days: np.ndarray, place: Place) -> dict:
+    "Words for public holidays and for the days before them, by date."
+    names = place.holiday_calendar(sorted({day.year + more for day in days for more in (0, 1)}))
+    eves = {day - timedelta(days=1): f"the eve of {name}" for day, name in names.items()}
+    return eves | {day: f"a public holiday, {name}" for day, name in names.items()}
+
+# %% ../../nbs/47_anomaly.kinds.ipynb #9660ddd4
 def name_kinds(
     scores: pd.DataFrame,  # of `detect`: model, series, timestamp, alarm, perhaps expected and residual
     readings: pd.DataFrame,  # what `detect` was given
@@ -268,8 +297,9 @@ def name_kinds(
             part.loc[meter.hours, others[series]].to_numpy() for part in (fleet, ratio)
         )
         found = alarm_kinds(meter, alarm, residuals, prior, ratios)
+        holidays = _with_holidays(found, meter.hours, place)
         answers = {
-            position: (next(iter(chances)), next(iter(chances.values())), kind_sentence(chances, described, unit))
+            position: (next(iter(chances)), next(iter(chances.values())), kind_sentence(chances, described, unit) + holidays[position])
             for position, chances, described in found
         }  # fmt: skip
         told = [answers.get(position, ("", np.nan, "")) for position in at]
