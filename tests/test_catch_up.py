@@ -51,43 +51,48 @@ def sequences(hours: int = 96) -> SequenceData:
     return SequenceData(table, known, known, slice(4, 4), hours=hours, batches=5)
 
 
-@pytest.mark.parametrize(("family", "horizon"), CASES)
-def test_models_catch_up_once_everything_is_chosen(load, split, family, horizon, monkeypatch):
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def made(request, load, split):
+    "A family and horizon, its forecaster, and what it said before and after it caught up."
+    family, horizon = request.param
     if family == "lightgbm":
         pytest.importorskip("lightgbm")
     kind = RowFamily if family == "baseline" and horizon > 1 else FAMILIES[family]
-    before, real = {}, kind.catch_up
+    noted, real = {}, kind.catch_up
+    forecaster = untrained(family, horizon)
 
     def noting(self, frame, marks, progress=None):
         wanted = frame.wanted_in(~marks.known)
-        before["location"] = self.answer(frame, wanted).location
-        before["quantiles"] = {name: c.quantiles.copy() for name, c in forecaster.conformal.items()}
+        noted["before"] = self.answer(frame, wanted).location
+        noted["quantiles"] = {name: c.quantiles.copy() for name, c in forecaster.conformal.items()}
         real(self, frame, marks, progress)
-        before["after"] = self.answer(frame, wanted).location
+        noted["after"] = self.answer(frame, wanted).location
 
-    monkeypatch.setattr(kind, "catch_up", noting)
-    forecaster = Forecaster(family, Place(), horizon=horizon, experts=FEW[horizon], **QUICK)
-    forecaster.fit(load, split)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "catch_up", noting)
+        return family, horizon, forecaster.fit(load, split), noted
+
+
+def untrained(family: str, horizon: int) -> Forecaster:
+    return Forecaster(family, Place(), horizon=horizon, experts=FEW[horizon], **QUICK)
+
+
+def test_models_catch_up_once_everything_is_chosen(made):
+    *_, forecaster, noted = made
     for name in forecaster.models:
-        assert not np.allclose(before["location"][name], before["after"][name]), name
+        assert not np.allclose(noted["before"][name], noted["after"][name]), name
         np.testing.assert_array_equal(
-            before["quantiles"][name], forecaster.conformal[name].quantiles
+            noted["quantiles"][name], forecaster.conformal[name].quantiles
         )
 
 
-@pytest.mark.parametrize(("family", "horizon"), CASES)
-def test_what_happens_after_the_test_begins_changes_nothing(load, split, family, horizon):
-    if family == "lightgbm":
-        pytest.importorskip("lightgbm")
+def test_what_happens_after_the_test_begins_changes_nothing(made, load, split):
+    family, horizon, forecaster, _ = made
     later = (load["timestamp"] >= split.test_start).to_numpy()
     spoilt = load.assign(consumption=np.where(later, 1e7, load["consumption"]))
-    answers = []
-    for table in (load, spoilt):
-        forecaster = Forecaster(
-            family, Place(), horizon=horizon, experts=FEW[horizon], **QUICK
-        ).fit(table, split)
-        answers.append(forecaster.predict(load[~later].reset_index(drop=True)))
-    pd.testing.assert_frame_equal(*answers)
+    other = untrained(family, horizon).fit(spoilt, split)
+    known = load[~later].reset_index(drop=True)
+    pd.testing.assert_frame_equal(forecaster.predict(known), other.predict(known))
 
 
 def test_the_latest_hours_matter():
