@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .errors import ModelError
 from .files import replacing
-from .forecast.expert import ExpertNetwork
+from .forecast.network import ExpertNetwork
 
 # %% ../nbs/62_portable.ipynb #8868fcea
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")

@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -258,7 +257,7 @@ def steps_per_epoch(
     return min(max(PASSES * rows // rows_per_step, 50), 150)
 
 # %% ../nbs/23_windows.ipynb #4846eac6
-class SequenceData(LightningDataModule):
+class SequenceData:
     "Random chunks for training, covering chunks for validation, both slices of one tensor."
 
     def __init__(
@@ -276,7 +275,6 @@ class SequenceData(LightningDataModule):
         seed: int = 0,
         begun: np.ndarray = NOBODY,  # (j,) first rows of meters that begin there, outside of `train`
     ):
-        super().__init__()
         self.table, self.train, self.validation, self.seed = table, train, validation, seed
         self.begun = begun
         self.hours, self.context, self.batch = hours, context, batch

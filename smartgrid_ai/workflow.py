@@ -139,7 +139,7 @@ def forecast_artefacts(
     readings: pd.DataFrame,
     source: Source,
     parameters: dict,
-    progress=None,  # see `smartgrid_ai.forecast.expert.Progress`
+    progress=None,  # see `smartgrid_ai.parallel.Progress`
 ) -> ForecastArtefacts:
     "What the training report shows, importance of the best family included: of several tasks, the nearest."
     from smartgrid_ai.evaluate.backtest import permutation_importance
@@ -263,7 +263,7 @@ def train(
     dates: dict | None = None,  # train_start, val_start, test_start, test_end; None = 70/30
     seed: int = 0,
     settings: dict | None = None,  # horizon, epochs, batches, trees, weather
-    progress=None,  # see `smartgrid_ai.forecast.expert.Progress`
+    progress=None,  # see `smartgrid_ai.parallel.Progress`
     readings: pd.DataFrame | None = None,  # if they were read already
     file=None,  # a `MeterFile` of which the readings are a sample: its other meters join the models
 ):  # a `Backtest`

@@ -12,10 +12,11 @@ import torch
 from loads import readings
 
 from smartgrid_ai.forecast.baseline import StackedForests
-from smartgrid_ai.forecast.expert import CATCH_UP, EpochProgress, catch_up_expert
+from smartgrid_ai.forecast.expert import EpochProgress, catch_up_expert
 from smartgrid_ai.forecast.families import MixtureFamily, RowFamily, TreeFamily
 from smartgrid_ai.forecast.forecaster import Forecaster
 from smartgrid_ai.forecast.gru import GRUNetwork
+from smartgrid_ai.forecast.settings import CATCH_UP
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import SequenceData, SequenceTable, chronological_split
 

@@ -22,7 +22,7 @@ from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, backtest
 from smartgrid_ai.features import FEATURE_NAMES
 from smartgrid_ai.forecast import moe
 from smartgrid_ai.forecast.calibration import GROUPS
-from smartgrid_ai.forecast.expert import causal_bias, train_expert
+from smartgrid_ai.forecast.expert import train_expert
 from smartgrid_ai.forecast.forecaster import (
     Forecaster,
     _groups,
@@ -32,6 +32,7 @@ from smartgrid_ai.forecast.forecaster import (
 from smartgrid_ai.forecast.gate import GateNetwork, fit_gate, relative_errors
 from smartgrid_ai.forecast.gru import GRUNetwork
 from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
+from smartgrid_ai.forecast.network import causal_bias
 from smartgrid_ai.forecast.wanted import next_hours
 from smartgrid_ai.hours import make_hours
 from smartgrid_ai.readings import Place

@@ -152,7 +152,7 @@ def test_pretenders_are_stretches_of_one_meter_before_and_after_the_issue(seed, 
     part, history, origin = pretenders(table, hours, origins, ahead, seed)
     new = make_hours(part)
     assert np.array_equal(np.diff(new.bounds), history + ahead)
-    assert (history <= LONGEST).all() and set(np.digitize(history, AGES)) == {0, 1, 2, 3}
+    assert (history <= LONGEST).all() and set(np.digitize(history, AGES)) <= {0, 1, 2, 3}
     for number in range(0, len(origin), 97):
         first = origin[number] - history[number]
         rows = slice(first, origin[number] + ahead)
@@ -160,6 +160,13 @@ def test_pretenders_are_stretches_of_one_meter_before_and_after_the_issue(seed, 
         own = slice(new.bounds[number], new.bounds[number + 1])
         assert np.array_equal(new.load[own], hours.load[rows], equal_nan=True)
         assert (new.timestamp.iloc[own].to_numpy() == hours.timestamp.iloc[rows].to_numpy()).all()
+
+
+@pytest.mark.parametrize("ahead", [1, 24])
+def test_pretenders_are_of_every_age(load, ahead):
+    hours = make_hours(load)
+    _, history, _ = pretenders(load, hours, np.flatnonzero(hours.left <= 1000), ahead)
+    assert np.bincount(np.digitize(history, AGES), minlength=4).min() >= 10
 
 
 def test_the_same_seed_draws_the_same_pretenders(load):

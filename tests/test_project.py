@@ -108,6 +108,13 @@ def test_start_is_quick_because_nothing_heavy_is_imported(statement):
     assert answer.stdout.strip() == "[]"
 
 
+def test_whoever_forecasts_scores_or_serves_never_loads_what_trains():
+    rooms = ("forecast.forecaster", "anomaly.detect", "serve.app", "evaluate.backtest", "workflow")
+    names = ", ".join(f"smartgrid_ai.{room}" for room in rooms)
+    program = f"import sys, {names}; sys.exit('pytorch_lightning' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_no_public_data_set_lies_in_the_project():
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

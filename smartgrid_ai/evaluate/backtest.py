@@ -16,13 +16,13 @@ import pandas as pd
 from .metrics import forecast_metrics
 from .schedule import TASKS, NaiveModel, scheduled
 from ..features import FEATURE_NAMES
-from ..forecast.expert import ExpertSettings, Progress
 from ..forecast.forecaster import MODEL_NAMES, NAIVE_NAMES, Forecaster, fit_path
 from ..forecast.moe import EXPERTS, Frame
 from ..forecast.paths import check_horizon, new_path
+from ..forecast.settings import ExpertSettings
 from ..forecast.wanted import next_hours
 from ..hours import HourTable
-from ..parallel import one_thread, run_side_by_side
+from ..parallel import Progress, one_thread, run_side_by_side
 from ..readings import DataError, ModelError, Place
 from ..scaling import known_covariates
 from ..windows import Split

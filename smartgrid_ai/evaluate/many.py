@@ -24,9 +24,8 @@ from smartgrid_ai.evaluate.backtest import (
     with_weather_error,
 )
 from .sums import RunningMetrics
-from ..forecast.expert import Progress
 from ..forecast.paths import check_horizon
-from ..parallel import one_thread, run_side_by_side
+from ..parallel import Progress, one_thread, run_side_by_side
 from ..readings import Place, hourly_grid
 from ..windows import Split, chronological_split
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
-from .expert import CausalAttention, ExpertNetwork
 from .layers import Dropout
+from .network import CausalAttention, ExpertNetwork
 
 # %% ../../nbs/36_forecast.attention.ipynb #42e6900b
 class AttentionMemory(nn.Module):

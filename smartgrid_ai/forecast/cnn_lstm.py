@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
-from .expert import ExpertNetwork
+from .network import ExpertNetwork
 
 # %% ../../nbs/34_forecast.cnn_lstm.ipynb #97b6aef5
 class CausalConvolution(nn.Module):

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -119,11 +118,10 @@ EACH_JUDGED = 10  # of them for each meter, where that is more
 ROWS_PER_STEP = 300  # training rows for each step of an epoch
 
 
-class OriginData(LightningDataModule):
+class OriginData:
     "Random training origins, a fixed sample of validation origins."
 
     def __init__(self, frame, train, validation, days, batches, seed):
-        super().__init__()
         self.frame, self.days, self.seed = frame, days, seed
         self.origins = origins_in(frame.hours, train)
         self.within = hours_within(train, frame.hours.left)
@@ -202,7 +200,7 @@ class DailyFrame:
         return self.encoder.encode(self.table, origin, day, first, aged)
 
     def data(self, train: np.ndarray, validation: np.ndarray, batches: int | None, seed: int):
-        "The Lightning data of the training and validation rows."
+        "What networks learn from in the training rows and are judged on in the validation rows."
         return OriginData(self, train, validation, self.days, batches, seed)
 
     def outputs(self, networks: dict[str, nn.Module], wanted: Wanted) -> dict[str, np.ndarray]:

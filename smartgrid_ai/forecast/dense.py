@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
-from .expert import ExpertNetwork
 from .layers import Dropout
+from .network import ExpertNetwork
 
 # %% ../../nbs/35_forecast.dense.ipynb #6ec54d00
 class DenseMemory(nn.Module):

@@ -17,7 +17,6 @@ from ..errors import ModelError
 from ..features import FEATURE_NAMES
 from .baseline import TreeBaseline, load_baseline
 from .calibration import HourlySpread
-from .expert import ExpertSettings, Progress
 from .gate import GateNetwork
 from .hourly import HourlyFrame
 from .lightgbm import LightGBMPeer
@@ -32,10 +31,12 @@ from smartgrid_ai.forecast.moe import (
 )
 from .paths import part_of
 from .rows import RegressionRows
+from .settings import ExpertSettings
 from .stack import ForestStack
 from .tree import TreeExpert
 from .wanted import CIRCUMSTANCES, Answers, Wanted, in_watts, next_hours
 from ..origins import PAST_CHANNELS
+from ..parallel import Progress
 from ..scaling import feature_matrix, known_covariates
 
 # %% ../../nbs/38_forecast.families.ipynb #9f0679c1

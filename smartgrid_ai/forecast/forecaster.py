@@ -19,7 +19,6 @@ from ..features import FEATURE_NAMES
 from .adaptive import Forecasts, adaptive_tables, pace_of
 from .baseline import TreeBaseline
 from .calibration import GROUPS, LEAST, Conformal, group_of, standardised
-from .expert import ExpertSettings, Progress
 from .families import Marks, MixtureFamily, RowFamily, TreeFamily
 from .lightgbm import LightGBMPeer
 from smartgrid_ai.forecast.moe import (
@@ -37,11 +36,12 @@ from smartgrid_ai.forecast.paths import (
     path_state,
     structure_of,
 )
+from .settings import ExpertSettings
 from .stack import ForestStack
 from .wanted import Answers, Wanted, forecast_keys, next_days, next_hours
 from ..hours import HourTable
 from ..origins import HISTORY
-from ..parallel import one_thread
+from ..parallel import Progress, one_thread
 from ..provenance import describe_data
 from ..readings import Place, hour_number
 from ..windows import Split

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
-from .expert import ExpertNetwork
 from .layers import GRU
+from .network import ExpertNetwork
 
 # %% ../../nbs/33_forecast.gru.ipynb #5a786757
 class RecurrentMemory(nn.Module):

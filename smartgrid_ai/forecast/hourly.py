@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..features import make_features
-from .expert import forecast_table
+from .network import forecast_table
 from .rows import RegressionRows
 from .wanted import Wanted, circumstances, next_hours
 from ..hours import HourTable, make_hours

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_lightning import Callback, LightningDataModule
 from torch import nn
 
 from .attention import AttentionAhead, AttentionNetwork
@@ -24,19 +23,11 @@ from .cnn_lstm import CNNLSTMAhead, CNNLSTMNetwork
 from .correction import corrections, fit_correction, miss_parts
 from .daily import DailyFrame, DailyPath
 from .dense import DenseAhead, DenseNetwork
-from smartgrid_ai.forecast.expert import (
-    CATCH_UP,
-    EpochProgress,
-    ExpertSettings,
-    Progress,
-    Trained,
-    catch_up_expert,
-    train_expert,
-)
 from .gate import GateNetwork, fit_gate, relative_errors
 from .gru import GRUAhead, GRUNetwork
 from .hourly import HourlyFrame, HourlyPath
 from .rows import RegressionRows
+from .settings import CATCH_UP, ExpertSettings, Trained, TrainingData
 from .transformer import TransformerAhead, TransformerNetwork
 from .tree import TREES, TreeExpert
 from smartgrid_ai.forecast.wanted import (
@@ -51,7 +42,7 @@ from smartgrid_ai.forecast.wanted import (
 )
 from ..hours import OFF
 from ..origins import BLOCK
-from ..parallel import Job, run_with_helpers
+from ..parallel import Job, Progress, run_with_helpers
 from ..scaling import calendar_harmonics
 
 Path = HourlyPath | DailyPath
@@ -120,7 +111,7 @@ WORTH_A_PROCESS = 150  # steps of training; five seconds and more
 
 
 def train_network(
-    data: LightningDataModule,  # what `frame.data` gives
+    data: TrainingData,  # what `frame.data` gives
     path: Path,  # fitted
     sizes: tuple[int, ...],  # of its frames
     seed: int,  # of batches and dropout
@@ -129,9 +120,11 @@ def train_network(
     epochs: int,  # unless the network's own settings say otherwise
     own: ExpertSettings,
     progress: Progress | None = None,
-    callbacks: tuple[Callback, ...] = (),
+    callbacks: tuple = (),  # Lightning's
 ) -> tuple[nn.Module, Trained]:
     "A new network, trained by its settings."
+    from smartgrid_ai.forecast.expert import EpochProgress, train_expert
+
     torch.manual_seed(first)
     network = new_network(name, path, sizes, own)
     callbacks = (*callbacks, EpochProgress(progress, name)) if progress else callbacks
@@ -146,7 +139,7 @@ def train_network(
 
 
 def catch_up_network(
-    data: LightningDataModule,  # batches of all known hours
+    data: TrainingData,  # batches of all known hours
     horizon: int,  # hours
     seed: int,
     name: str,
@@ -156,6 +149,8 @@ def catch_up_network(
     progress: Progress | None = None,
 ) -> tuple[nn.Module, bool]:  # True: Ctrl-C came, and the network is as it was
     "A network that has learned from the latest hours, too."
+    from smartgrid_ai.forecast.expert import EpochProgress, catch_up_expert
+
     callbacks = (EpochProgress(progress, f"{name}, all hours"),) if progress else ()
     manner = _manner(own, epochs, horizon)
     caught_up = catch_up_expert(network, _fed(data, own), seed=seed, callbacks=callbacks, **manner)
@@ -186,8 +181,8 @@ def catch_up_tree(
     return tree, False
 
 # %% ../../nbs/37_forecast.moe.ipynb #6a7fb744
-def _fed(data: LightningDataModule, own: ExpertSettings) -> LightningDataModule:
-    "The data for one training, which Lightning ties to its trainer; with the number of steps that an expert's settings name."
+def _fed(data: TrainingData, own: ExpertSettings) -> TrainingData:
+    "The data for one training, with the number of steps that an expert's settings name."
     fed = copy(data)
     fed.batches = own.batches or data.batches
     return fed
@@ -217,7 +212,7 @@ def _cut_short(result: tuple[nn.Module | TreeExpert, Trained | bool]) -> bool:
     return how.interrupted if isinstance(how, Trained) else how
 
 
-def _copied(data: LightningDataModule, epochs: float) -> float:
+def _copied(data: TrainingData, epochs: float) -> float:
     "Bytes that a helper would have to be given, about; infinite where none is worth its while."
     if torch.accelerator.is_available() or epochs * data.batches < WORTH_A_PROCESS:
         return float("inf")
@@ -302,10 +297,10 @@ class Mixture:
         self,
         name: str,
         frame: Frame,  # of the fitted path
-        data: LightningDataModule,  # what `frame.data` gives
+        data: TrainingData,  # what `frame.data` gives
         epochs: int = 12,  # unless the expert's own settings say otherwise
         seed: int = 0,
-        callbacks: tuple[Callback, ...] = (),
+        callbacks: tuple = (),  # Lightning's
     ) -> Trained:
         "Train one more network by its settings."
         first = seed * 100 + len(self.networks)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .ahead import AheadNetwork
-from .expert import CausalAttention, ExpertNetwork
 from .layers import Dropout
+from .network import CausalAttention, ExpertNetwork
 
 # %% ../../nbs/35_forecast.transformer.ipynb #6c138521
 class TransformerLayer(nn.Module):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..forecast.expert import ExpertSettings
+from ..forecast.settings import ExpertSettings
 from .space import DEFAULT, LABELS, TunedSettings, write_settings
 from .study import Progress, best_trial, finished_trials, is_default
 from .trials import Bench, mean_error, train_trial, weekly_errors

@@ -15,10 +15,10 @@ import pandas as pd
 from pytorch_lightning import Callback
 
 from ..errors import DataError, ModelError
-from ..forecast.expert import ExpertSettings
 from ..forecast.forecaster import fit_path
 from ..forecast.moe import NETWORKS, Frame, Mixture
 from ..forecast.paths import new_path
+from ..forecast.settings import ExpertSettings
 from ..forecast.wanted import Wanted
 from ..provenance import describe_data
 from ..readings import Place
@@ -112,7 +112,7 @@ class Bench:
         return {name: apply_factors(own, factors) for name, own in usual.items()}
 
     def data(self, batches: int | None, seed: int):
-        "Lightning data that stop on the choosing weeks."
+        "Data for a training that stops on the choosing weeks."
         return self.frame.data(self.train, self.weeks.choosing, batches, seed)
 
 # %% ../../nbs/48_tuning.trials.ipynb #0108ed0e
