@@ -2671,6 +2671,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'smartgrid_ai.hours.HourTable.left': ('hours.html#hourtable.left', 'smartgrid_ai/hours.py'),
                                     'smartgrid_ai.hours.HourTable.meter': ('hours.html#hourtable.meter', 'smartgrid_ai/hours.py'),
                                     'smartgrid_ai.hours._means': ('hours.html#_means', 'smartgrid_ai/hours.py'),
+                                    'smartgrid_ai.hours._of_one': ('hours.html#_of_one', 'smartgrid_ai/hours.py'),
                                     'smartgrid_ai.hours.calendar_matrix': ('hours.html#calendar_matrix', 'smartgrid_ai/hours.py'),
                                     'smartgrid_ai.hours.filled_load': ('hours.html#filled_load', 'smartgrid_ai/hours.py'),
                                     'smartgrid_ai.hours.make_hours': ('hours.html#make_hours', 'smartgrid_ai/hours.py'),

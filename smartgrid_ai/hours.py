@@ -57,22 +57,29 @@ def weather_width(name: str) -> int:
     return len(TEMPERATURE_NAMES) if name == "temperature" else 1
 
 
-def _means(values: np.ndarray) -> list[np.ndarray]:
-    series = pd.Series(values)
-    return [values, *(series.rolling(w, min_periods=1).mean().to_numpy() for w in (24, 72))]
+def _of_one(meter: np.ndarray | None, rows: int) -> np.ndarray:
+    "(rows,) whose row it is; without a word all are of one meter."
+    return np.zeros(rows, int) if meter is None else meter
+
+
+def _means(values: np.ndarray, meter: np.ndarray) -> list[np.ndarray]:
+    by = pd.Series(values).groupby(meter)
+    return [values, *(by.rolling(w, min_periods=1).mean().to_numpy() for w in (24, 72))]
 
 
 def weather_matrix(
-    meter: pd.DataFrame,  # complete hourly table of one meter
+    grid: pd.DataFrame,  # complete hourly tables of meters, one after the other
     names: tuple[str, ...],  # of WEATHER_COLUMNS, those to use
+    meter: np.ndarray | None = None,  # (n,) ascending number of the meter; None: all are of one
 ) -> np.ndarray:  # (n, 9 for the temperature + 1 for each other); NaN before the first observation
     "Weather of each hour with its memory; gaps hold the last known value, of the sun that of the same hour."
-    columns = []
+    columns, meter = [], _of_one(meter, len(grid))
     for name in names:
-        known = meter[name] if name in meter else pd.Series(np.nan, meter.index)
+        known = grid[name] if name in grid else pd.Series(np.nan, grid.index)
         if name == "irradiance":
-            known = known.groupby(np.arange(len(meter)) % 24).ffill()
-        values = known.ffill().to_numpy(float)
+            own = known.groupby(meter)
+            known = known.groupby([meter, own.cumcount() % 24]).ffill()
+        values = known.groupby(meter).ffill().to_numpy(float)
         if name != "temperature":
             columns.append(values)
             continue
@@ -81,31 +88,34 @@ def weather_matrix(
             np.maximum(HEATING_BASE - values, 0.0),
             np.maximum(values - COOLING_BASE, 0.0),
         ):
-            columns.extend(_means(version))
-    return np.column_stack(columns) if columns else np.empty((len(meter), 0))
+            columns.extend(_means(version, meter))
+    return np.column_stack(columns) if columns else np.empty((len(grid), 0))
 
 # %% ../nbs/24_hours.ipynb #33267337
 FILL_FROM = (168, 24, 336)  # hours
 
 
 def filled_load(
-    load: np.ndarray,  # (n,) W of one meter, NaN = missing
-) -> np.ndarray:  # (n,) W; NaN only before the first observation
-    "Missing hours from earlier ones."
-    series = pd.Series(load)
+    load: np.ndarray,  # (n,) W, NaN = missing
+    meter: np.ndarray | None = None,  # (n,) ascending number of the meter; None: all are of one
+) -> np.ndarray:  # (n,) W; NaN only before a meter's first observation
+    "Missing hours from earlier ones of the same meter."
+    series, meter = pd.Series(load), _of_one(meter, len(load))
     for lag in FILL_FROM:
-        series = series.fillna(series.shift(lag))
-    return series.ffill().to_numpy()
+        series = series.fillna(series.groupby(meter).shift(lag))
+    return series.groupby(meter).ffill().to_numpy()
 
 
 def trailing_size(
-    filled: np.ndarray,  # (n,) W of one meter
-) -> np.ndarray:  # (n,) W, positive; NaN before anything was observed
-    "Mean absolute load of the week before each hour, at least 5 % of the mean of all hours before."
-    size = pd.Series(np.abs(filled))
-    week = size.rolling(168, min_periods=1).mean().shift(1)
-    always = size.expanding(min_periods=1).mean().shift(1)
-    return np.maximum(week, 0.05 * always).where(lambda s: s > 0).to_numpy()
+    filled: np.ndarray,  # (n,) W
+    meter: np.ndarray | None = None,  # (n,) ascending number of the meter; None: all are of one
+) -> np.ndarray:  # (n,) W, positive; NaN before anything of a meter was observed
+    "Mean absolute load of the week before each hour, at least 5 % of the mean of all the meter's hours before."
+    meter = _of_one(meter, len(filled))
+    by = pd.Series(np.abs(filled)).groupby(meter)
+    week, always = by.rolling(168, min_periods=1).mean(), by.expanding(min_periods=1).mean()
+    size = pd.Series(np.maximum(week.to_numpy(), 0.05 * always.to_numpy())).groupby(meter).shift(1)
+    return size.where(size > 0).to_numpy()
 
 # %% ../nbs/24_hours.ipynb #4cbaa7ca
 @dataclass(frozen=True)
@@ -157,8 +167,11 @@ def make_hours(
         c for c in WEATHER_COLUMNS if weather == "observed" and c in grid and grid[c].notna().any()
     )
     calendar, civil_hour = calendar_matrix(hour_number(grid["timestamp"]), place)
-    load, parts = grid["consumption"].to_numpy(float), list(zip(bounds[:-1], bounds[1:]))
-    filled = np.concatenate([filled_load(load[a:b]) for a, b in parts])
+    load, meter = (
+        grid["consumption"].to_numpy(float),
+        np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)),
+    )
+    filled = filled_load(load, meter)
     return HourTable(
         meters=tuple(grid["meter_id"].iloc[bounds[:-1]]),
         bounds=bounds,
@@ -166,10 +179,8 @@ def make_hours(
         civil_hour=civil_hour,
         load=load,
         filled=filled,
-        size=np.concatenate([trailing_size(filled[a:b]) for a, b in parts]),
+        size=trailing_size(filled, meter),
         calendar=calendar,
-        weather=np.concatenate([weather_matrix(grid.iloc[a:b], names) for a, b in parts]).astype(
-            np.float32
-        ),
+        weather=weather_matrix(grid, names, meter).astype(np.float32),
         weather_names=names,
     )
