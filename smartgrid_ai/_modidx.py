@@ -2774,6 +2774,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'smartgrid_ai.parallel._pool': ('parallel.html#_pool', 'smartgrid_ai/parallel.py'),
                                        'smartgrid_ai.parallel._say_heard': ('parallel.html#_say_heard', 'smartgrid_ai/parallel.py'),
                                        'smartgrid_ai.parallel._show': ('parallel.html#_show', 'smartgrid_ai/parallel.py'),
+                                       'smartgrid_ai.parallel._tell': ('parallel.html#_tell', 'smartgrid_ai/parallel.py'),
                                        'smartgrid_ai.parallel._unheard': ('parallel.html#_unheard', 'smartgrid_ai/parallel.py'),
                                        'smartgrid_ai.parallel._wait': ('parallel.html#_wait', 'smartgrid_ai/parallel.py'),
                                        'smartgrid_ai.parallel._work': ('parallel.html#_work', 'smartgrid_ai/parallel.py'),

@@ -76,13 +76,27 @@ def _leave_with(parent: int) -> None:
 
 def _work(function: Callable, before: str, arguments: tuple):
     "In the worker: run one job; `before` goes before the stages of its progress."
-    report = lambda stage, *rest: _given["told"].put((before + stage, *rest))  # noqa: E731
+    report = lambda stage, *rest: _tell((before + stage, *rest))  # noqa: E731
     signal.signal(signal.SIGINT, _interrupted)
     try:
         with one_thread():
             return function(*arguments, progress=report)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tell(message: tuple) -> None:
+    "Progress to the parent. Ctrl-C waits meanwhile: it would leave the queue locked for good, and its process would never end."
+    if threading.current_thread() is not threading.main_thread():
+        return _given["told"].put(message)
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *arrived: came.append(arrived))
+    try:
+        _given["told"].put(message)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(*came[0])
 
 
 def _say_heard() -> None:
@@ -351,8 +365,9 @@ class _Helpers(ExitStack):
             self.free.release()
 
     def _begin(self) -> bool:
-        "Give the next job to a helper; False where there is none, or no helper."
-        job = None if self.enough.is_set() else next(self.waiting, None)
+        "Give the next job to a helper; False where there is none, or no helper, or a helper has heard Ctrl-C."
+        over = self.enough.is_set() or (self.pool is not None and self.pool.heard.is_set())
+        job = None if over else next(self.waiting, None)
         if job is None:
             return False
         if self.pool is None:

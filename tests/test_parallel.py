@@ -49,13 +49,13 @@ def sleeps(number: int, progress=None) -> int:
     return os.getpid()
 
 
-def patient(stop: float, progress=None) -> str:
+def patient(stop: float, saves: float = parallel.GRACE + 1, progress=None) -> str:
     "A training that Ctrl-C ends early; what it has is saved for longer than its parent waits to hear of it."
     try:
         progress("begun", 1, 1, "")
         time.sleep(stop)
     except KeyboardInterrupt:
-        time.sleep(parallel.GRACE + 1)
+        time.sleep(saves)
         return "interrupted"
     return "whole"
 
@@ -245,7 +245,8 @@ parallel.cores = lambda: 2
 tell = lambda *message: print(message[0], flush=True)
 stop = lambda result: result == "interrupted"
 with parallel.every_core():
-    jobs = [parallel.Job(name, patient, (2 if name == "0" else 120,)) for name in sys.argv[2]]
+    times = {"0": (2,), "A": (120, parallel.GRACE + 6)}
+    jobs = [parallel.Job(name, patient, times.get(name, (120,))) for name in sys.argv[2]]
     print(parallel.run_with_helpers(jobs, (), tell, last=stop))
 """
 BESIDE = """
@@ -260,13 +261,33 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("jobs, everyone", [("abc", True), ("abc", False), ("0a", False)])
+@pytest.mark.parametrize(
+    "jobs, everyone", [("abc", True), ("abc", False), ("0a", False), ("Abc", True)]
+)
 def test_ctrl_c_ends_what_is_under_way_and_begins_nothing(jobs, everyone):
-    "Also while the first process, done with job 0, only waits."
+    "Also while the first process, done with job 0, only waits, and where it saves job A for longer than a helper its own."
     after = 2.5 if jobs.startswith("0") else 0
     said = pressed(HELPED, jobs, begun=2, everyone=everyone, after=after)
     ended = {name: "whole" if name == "0" else "interrupted" for name in jobs[:2]}
     assert said == f"{ended}\n"
+
+
+def test_ctrl_c_waits_until_progress_is_told(monkeypatch):
+    "Between taking and giving back the lock of a queue it would leave it locked."
+
+    class Interrupted(list):
+        def put(self, message):
+            signal.raise_signal(signal.SIGINT)
+            self.append(message)
+
+    told, before = Interrupted(), signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(parallel._given, "told", told)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parallel._work(lambda progress: progress("stage", 1, 2, "note"), "first ", ())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told == [("first stage", 1, 2, "note")]
 
 
 @pytest.mark.parametrize("everyone", [True, False])
