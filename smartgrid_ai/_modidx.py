@@ -2962,6 +2962,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'smartgrid_ai.serve.app.Server._init_manager': ( 'serve.app.html#server._init_manager',
                                                                                          'smartgrid_ai/serve/app.py'),
                                         'smartgrid_ai.serve.app.Server._life': ('serve.app.html#server._life', 'smartgrid_ai/serve/app.py'),
+                                        'smartgrid_ai.serve.app.Server._perform_graceful_shutdown': ( 'serve.app.html#server._perform_graceful_shutdown',
+                                                                                                      'smartgrid_ai/serve/app.py'),
                                         'smartgrid_ai.serve.app.Server._start_server': ( 'serve.app.html#server._start_server',
                                                                                          'smartgrid_ai/serve/app.py'),
                                         'smartgrid_ai.serve.app.Server._watch': ( 'serve.app.html#server._watch',

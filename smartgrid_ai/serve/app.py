@@ -126,7 +126,7 @@ class Server(LitServer):
             info_path="/litserve/info",
             restart_workers=True,
         )
-        self.uvicorn_graceful_timeout = settings.deadline + 1
+        self.uvicorn_graceful_timeout, self.monitor_internal = settings.deadline + 1, 0.5
         self.app = build_app(settings, WorkerLane(self, self.engine), self.ready, self._life)
         self.app.response_queue_id = None
         self.failure: str | None = None  # why the service ended, if not by request
@@ -172,6 +172,15 @@ class Server(LitServer):
             return super()._init_manager(num_api_servers)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _perform_graceful_shutdown(self, *details: Any) -> None:
+        "LitServe's watch over the workers ends first: it would miss the manager, which ends here, and put a traceback into the log."
+        with suppress(OSError, EOFError):
+            self._shutdown_event.set()
+            for thread in threading.enumerate():
+                if thread.name == "litserve-monitoring":
+                    thread.join(timeout=5)
+        super()._perform_graceful_shutdown(*details)
 
     def _start_server(self, *arguments: Any, **options: Any) -> dict:
         processes = super()._start_server(*arguments, **options)
