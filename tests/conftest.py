@@ -26,3 +26,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data sets in {folder}: set SMARTGRID_SHARED to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    "A registry of small models that are served; whoever changes one copies it first."
+    from serving import train
+
+    return train(tmp_path_factory.mktemp("models"))

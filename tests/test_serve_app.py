@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from serving import PLACE, shop, train
+from serving import PLACE, shop
 
 from smartgrid_ai.features import FEATURE_NAMES
 from smartgrid_ai.serve.app import build_app, example_curl
@@ -63,8 +63,8 @@ def strict(answer: httpx.Response) -> dict:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("models"))
+def registry(served):
+    return served
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from litserve import LitServer
 from litserve.server import BaseRequestHandler
 from litserve.transport.factory import TransportConfig
 from litserve.utils import LitAPIStatus, ResponseBufferItem
-from serving import Service, free_port, train
+from serving import Service, free_port
 
 from smartgrid_ai.features import FEATURE_NAMES
 from smartgrid_ai.serve.schemas import EXAMPLE_FEATURES
@@ -22,17 +22,12 @@ from smartgrid_ai.serve.schemas import EXAMPLE_FEATURES
 BODY = {"features": EXAMPLE_FEATURES}
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("models")).root
-
-
 @pytest.fixture
-def start(models, tmp_path):
+def start(served, tmp_path):
     started = []
 
     def starter(**environment: str) -> Service:
-        variables = {"MODEL_DIR": str(models)} | environment
+        variables = {"MODEL_DIR": str(served.root)} | environment
         folder = variables.pop("MODEL_DIR")
         started.append(Service(folder, tmp_path / f"log-{len(started)}", **variables))
         return started[-1]
@@ -173,7 +168,7 @@ def refused(service: Service) -> str:
     return lines[0]
 
 
-def test_mistakes_are_one_line(start, tmp_path, models):
+def test_mistakes_are_one_line(start, tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", free_port()))
         other.listen()
@@ -190,10 +185,10 @@ def test_mistakes_are_one_line(start, tmp_path, models):
     assert "LIT_SERVER_API_KEY" in refused(keyed)
 
 
-def test_a_damaged_model_is_not_served(start, models, tmp_path):
+def test_a_damaged_model_is_not_served(start, served, tmp_path):
     import shutil
 
-    copy = shutil.copytree(models, tmp_path / "copy")
+    copy = shutil.copytree(served.root, tmp_path / "copy")
     weights = copy / "moe" / "1.0.0" / "arrays.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     assert "arrays.safetensors" in refused(start(MODEL_DIR=str(copy)))
@@ -208,8 +203,10 @@ def test_what_we_rely_on_in_litserve():
     source = inspect.getsource(BaseRequestHandler)
     assert "request_queue.put((response_queue_id, uid, time.monotonic(), payload))" in source
     assert next(iter(inspect.signature(ResponseBufferItem).parameters)) == "event"
+    watch = inspect.getsource(LitServer._start_worker_monitoring)
+    assert 'name="litserve-monitoring"' in watch and "self.monitor_internal" in watch
     assert LitAPIStatus.OK == "OK"
     assert TransportConfig(transport_config="mp").transport_type == "mp"
     assert "self._shutdown_event.wait()" in inspect.getsource(LitServer.run)
-    for name in ("_get_request_queue", "_start_server", "lifespan"):
+    for name in ("_get_request_queue", "_start_server", "_perform_graceful_shutdown", "lifespan"):
         assert callable(getattr(LitServer, name))

@@ -294,7 +294,10 @@ def _on_signals(server: Server) -> None:
 
     def handle(number: int, frame: object) -> None:
         if os.getpid() != main:
-            raise SystemExit(0)  # the forked API process has drained, or never begun
+            # The forked API process has drained, or never begun; told once more, it would leave its loop half closed.
+            for told in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(told, signal.SIG_IGN)
+            raise SystemExit(0)
         if server.stopping.is_set():
             return
         if not server.serving.is_set():
