@@ -34,3 +34,14 @@ def served(tmp_path_factory):
     from serving import train
 
     return train(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def few_rows():
+    "Trees of days and weeks ahead learn from few forecasts, so that a training takes seconds."
+    from smartgrid_ai.forecast import families, moe
+
+    with pytest.MonkeyPatch.context() as patch:
+        for room, name in ((families, "TREE_ROWS"), (moe, "TREE_ROWS"), (moe, "SPREAD_ROWS")):
+            patch.setattr(room, name, 30_000)
+        yield

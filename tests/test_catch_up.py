@@ -53,7 +53,7 @@ def sequences(hours: int = 96) -> SequenceData:
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
-def made(request, load, split):
+def made(request, load, split, few_rows):
     "A family and horizon, its forecaster, and what it said before and after it caught up."
     family, horizon = request.param
     if family == "lightgbm":

@@ -30,7 +30,7 @@ def split(readings):
 
 
 @pytest.fixture(scope="module", params=[(f, h) for f in ("baseline", "moe") for h in (1, 24, 168)])
-def forecaster(request, readings, split) -> Forecaster:
+def forecaster(request, readings, split, few_rows) -> Forecaster:
     "Every family and horizon, trained just enough to have an opinion."
     family, horizon = request.param
     small = {"epochs": 1, "batches": 2, "trees": 3}

@@ -33,7 +33,7 @@ def split(load):
 
 
 @pytest.fixture(scope="module")
-def fitted(load, split):
+def fitted(load, split, few_rows):
     "A mixture of one expert and a forest baseline for each horizon."
     return {
         (family, horizon): Forecaster(family, PLACE, horizon=horizon, **QUICK).fit(load, split)
