@@ -29,7 +29,7 @@ from multiprocessing import active_children, get_context
 
 from threadpoolctl import threadpool_limits
 
-Progress = Callable[[str, int, int, str], None]
+Progress = Callable[[str, int, int, str], None]  # stage, done, total, note
 
 
 def cores() -> int:
