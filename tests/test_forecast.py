@@ -316,8 +316,9 @@ def test_ctrl_c_while_trees_grow_keeps_the_networks(load, split, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(moe, "grow_tree", pressed)
-    forecaster = Forecaster("moe", PLACE, experts=("dense", "tree"), epochs=1, batches=3)
-    forecaster.fit(load, split)
+    forecaster, told = Forecaster("moe", PLACE, experts=("dense", "tree"), epochs=1, batches=3), []
+    forecaster.fit(load, split, progress=lambda *message: told.append(message))
+    assert ("Ctrl-C", 1, 1, "goes on with dense") in told
     assert forecaster.models == ("dense", "moe") and forecaster.parameters["interrupted"]
 
 

@@ -290,6 +290,8 @@ class Mixture:
             self.networks[name], self.trained[name] = network, how
         cut = any(how.interrupted for _, how in results.values())
         self.interrupted = cut or any(name not in self.experts for name in experts)
+        if self.interrupted and progress:
+            progress("Ctrl-C", 1, 1, f"goes on with {', '.join(self.experts)}")
         self.join(frame, validation, gating, seed)
         return self
 
