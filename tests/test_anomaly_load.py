@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smartgrid_ai.anomaly.alarm import CALM_HOURS, Alarm
 from smartgrid_ai.anomaly.detect import detect, lasting
 from smartgrid_ai.anomaly.expectation import (
     HOLIDAY,
@@ -25,7 +26,6 @@ from smartgrid_ai.anomaly.load import (
     judge_load,
     together,
     without_faults,
-    without_flicker,
 )
 from smartgrid_ai.anomaly.supply import SupplyJudge
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
@@ -258,11 +258,38 @@ def test_line_and_trigger_go_on_where_they_were(cut, seed):
     np.testing.assert_array_equal(
         np.r_[parts.follow(strange[:cut]), parts.follow(strange[cut:])], expected
     )
-    steady, _ = without_flicker(expected, 3.0)
-    first, alarmed = without_flicker(expected[:cut], 3.0)
-    np.testing.assert_array_equal(
-        np.r_[first, without_flicker(expected[cut:], 3.0, alarmed)[0]], steady
-    )
+    alone, alarm, resumed = np.roll(strange, seed), Alarm(), Alarm()
+    steady = alarm.follow(expected, alone, 3.0)
+    pieces = [
+        resumed.follow(expected[part], alone[part], 3.0) for part in (slice(cut), slice(cut, None))
+    ]
+    np.testing.assert_array_equal(np.concatenate(pieces), steady)
+    assert resumed == alarm
+
+
+@pytest.mark.parametrize("hours", [6, 12, 20])
+def test_an_alarm_ends_soon_after_its_fault(hours):
+    load = office()
+    begun = TRAIN + 24 * 30
+    load[begun : begun + hours] += 30
+    table = judged(load)
+    alarm = table["alarm"].to_numpy()[begun - TRAIN :]
+    assert alarm[1:hours].all() and alarm[hours : hours + 24].sum() <= 2 * CALM_HOURS
+    assert table["residual_24h"].to_numpy()[begun - TRAIN + hours + 2] > 1  # the mean remembers it
+
+
+def test_an_alarm_that_no_hour_has_raised_is_ended_by_the_mean():
+    surprise, calm = np.r_[np.full(30, 8.0), np.zeros(10)], np.full(40, 0.5)
+    alarm = Alarm().follow(surprise, calm, np.log(100)) > np.log(100)
+    assert alarm[:30].all() and not alarm[30:].any()
+
+
+def test_a_second_fault_is_heard_while_means_remember_the_first():
+    alone = np.full(30, 0.5)
+    alone[2:6] = alone[15:17] = 9.0
+    surprise = np.where(np.arange(30) < 2, 0.5, 8.0)
+    alarm = Alarm().follow(surprise, alone, np.log(100)) > np.log(100)
+    assert np.flatnonzero(alarm).tolist() == [2, 3, 4, 5, 6, 15, 16, 17]
 
 
 def test_faults_in_training_are_left_out(monkeypatch):

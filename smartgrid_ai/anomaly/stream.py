@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .alarm import Alarm
 from .assets_stream import check_place_of
 from .calibration import TailCalibration
 from .fleet import FleetJudge
@@ -32,7 +33,7 @@ PARTS = {
 
 def _pack(judge: LoadJudge) -> tuple[dict, dict[str, np.ndarray]]:
     "Numbers and arrays of a fitted judge."
-    numbers = {"alarmed": bool(judge.alarmed), "shift": judge.shift}
+    numbers = {"alarm": asdict(judge.alarm), "shift": judge.shift}
     numbers["stuck"] = {name: getattr(judge.stuck, name) for name in PARTS["stuck"]}
     numbers["line"] = {name: getattr(judge.line, name) for name in PARTS["line"]}
     numbers["extent"] = {"count": judge.extent.count}
@@ -56,7 +57,7 @@ def _unpack(
 ) -> LoadJudge:
     "The judge that `_pack` took apart; `KeyError` when something is missing."
     judge = LoadJudge(place, false_alarms)
-    judge.alarmed, judge.shift = bool(numbers["alarmed"]), float(numbers["shift"])
+    judge.alarm, judge.shift = Alarm(**numbers["alarm"]), float(numbers["shift"])
     judge.memory = {name: arrays[f"memory.{name}"] for name in judge.memory}
     judge.line.ring, judge.extent.count = arrays["line.ring"], numbers["extent"]["count"]
     for name in PARTS["extent"]:
@@ -106,7 +107,7 @@ def _unpack_fleet(numbers: dict, arrays: dict[str, np.ndarray], place: Place) ->
     return fleet
 
 # %% ../../nbs/46_anomaly.stream.ipynb #b4500613
-FORMAT = 3
+FORMAT = 4
 LONGEST_GAP = (
     24 * 7 * 8
 )  # hours without a reading: after eight weeks the memory of habits has run out
