@@ -14,7 +14,7 @@ import numpy as np
 # %% ../../nbs/42_anomaly.alarm.ipynb #a29491a4
 TRIGGER = log(3.0)  # between the middle and either line
 CALM = log(5.0)  # surprise that an hour may have by itself when an alarm ends
-CALM_HOURS = 2
+CALM_HOURS = 3
 
 
 @dataclass
