@@ -20,7 +20,7 @@ from smartgrid_ai import parallel
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, backtest
 from smartgrid_ai.features import FEATURE_NAMES
-from smartgrid_ai.forecast import moe
+from smartgrid_ai.forecast import moe, training
 from smartgrid_ai.forecast.calibration import GROUPS
 from smartgrid_ai.forecast.expert import train_expert
 from smartgrid_ai.forecast.forecaster import (
@@ -301,7 +301,7 @@ def test_helpers_change_nothing_but_the_time(load, split, monkeypatch, horizon):
     names, told, quick = ("gru", "dense", "tree"), [], {"epochs": 2, "batches": 3, "trees": 3}
     alone = backtest(load, split, PLACE, names, horizon=horizon, **quick)
     monkeypatch.setattr(parallel, "cores", lambda: 2)
-    monkeypatch.setattr(moe, "WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(training, "WORTH_A_PROCESS", 1)
     with parallel.every_core():
         helped = backtest(
             load, split, PLACE, names, horizon=horizon, progress=lambda *m: told.append(m), **quick

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from ..errors import DataError, ModelError
 from ..files import replacing
-from ..forecast.moe import NETWORKS, usual_decay
+from ..forecast.moe import NETWORKS
 from ..forecast.paths import check_horizon
 from ..forecast.settings import LEARNING_RATE, ExpertSettings
+from ..forecast.training import usual_decay
 
 # %% ../../nbs/47_tuning.space.ipynb #a5223034
 RANGES = {
