@@ -157,10 +157,13 @@ class Mixture:
         "Train the experts, then the gate. Ctrl-C keeps the experts trained so far."
         data = frame.data(train, validation, batches, seed)
         names = [name for name in experts if name in NETWORKS]
+        untrained = {
+            name: self._untrained(name, frame, seed * 100 + number)
+            for number, name in enumerate(names, len(self.networks))
+        }
 
         def jobs() -> Iterator[Job]:
-            for number, name in enumerate(names, len(self.networks)):
-                network = self._untrained(name, frame, seed * 100 + number)
+            for name, network in untrained.items():
                 yield Job(name, train_network, (name, network, epochs, self._own(name)))
             if "tree" in experts:
                 rows = self._tree_rows(frame, train, gating, seed)
@@ -196,10 +199,9 @@ class Mixture:
         return self.trained[name]
 
     def _untrained(self, name: str, frame: Frame, seed: int) -> nn.Module:
-        "A network with its first weights; a training that is under way keeps its own random numbers."
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
-            return new_network(name, self.path, frame.sizes, self._own(name))
+        "A network with its first weights. Not while another is trained: they would share random numbers."
+        torch.manual_seed(seed)
+        return new_network(name, self.path, frame.sizes, self._own(name))
 
     def _own(self, name: str) -> ExpertSettings:
         return self.settings.get(name, ExpertSettings())
