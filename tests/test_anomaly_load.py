@@ -284,6 +284,13 @@ def test_an_alarm_that_no_hour_has_raised_is_ended_by_the_mean():
     assert alarm[:30].all() and not alarm[30:].any()
 
 
+def test_a_single_hour_can_raise_an_alarm_that_hours_end():
+    alone, surprise = np.full(30, 0.5), np.full(30, 8.0)
+    alone[4], surprise[:4] = 9.0, 0.5
+    alarm = Alarm().follow(surprise, alone, np.log(100)) > np.log(100)
+    assert np.flatnonzero(alarm).tolist() == [4, 5, 6]
+
+
 def test_a_second_fault_is_heard_while_means_remember_the_first():
     alone = np.full(30, 0.5)
     alone[2:6] = alone[15:17] = 9.0

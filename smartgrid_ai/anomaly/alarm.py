@@ -40,11 +40,11 @@ class Alarm:
 
     def _step(self, surprise: float, alone: float, line: float) -> float:
         self.calm = self.calm + 1 if alone < CALM else 0
-        self.loud = self.lasts and (self.loud or alone > line)
         if surprise <= line - TRIGGER or alone > line:
             self.over = False
         elif self.loud and self.calm >= CALM_HOURS:
             self.over = True
         surprise = min(surprise, alone) if self.over else surprise
         self.lasts = surprise > line + (-TRIGGER if self.lasts else TRIGGER)
+        self.loud = self.lasts and (self.loud or alone > line)
         return surprise + (TRIGGER if self.lasts else -TRIGGER)
