@@ -14,7 +14,7 @@ help: ## show this list
 $(STAMP): settings.ini setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt pip setuptools wheel
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[serve,report,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[serve,report,dev]'
 	touch $@
 
 setup: $(STAMP) ## make .venv with everything pinned in constraints.txt
