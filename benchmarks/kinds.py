@@ -6,7 +6,7 @@
 Simulated meters with twelve kinds of fault (`--faults 2`: twice as many as usual) go through the public `detect`, as a user's
 file would; the labels are read only to count. An *event* is one fault of one meter; it is found when an alarm is raised in it. A
 *false alarm* is a run of alarms that touches no fault. Event F1 is the harmonic mean of the share of runs that touch a fault
-and the share of faults found. The name of an event is what the last run of alarms that touches it is called at its end. The row
+and the share of faults found. *Hours F1* and *sound hours flagged* count single hours. The name of an event is what the last run of alarms that touches it is called at its end. The row
 `labels` names faults that are alarmed exactly where they are: what naming would be worth with a perfect detector. The seeds, from
 101 on unless `--first` says otherwise, are none of those that taught the kinds (`smartgrid_ai.anomaly.teaching.SEEDS`); `--teach` makes that table anew.
 """
@@ -53,11 +53,14 @@ def measured(rows: pd.DataFrame, named: bool) -> tuple[dict, pd.DataFrame]:
     told = named_events(rows)
     faults, found = (told["fault"] != SOUND).sum(), found_events(rows)
     figures = event_metrics(rows["label"], rows["alarm"], rows["series"], rows["timestamp"])
+    hit, flagged = (rows["alarm"] & rows["label"]).sum(), rows["alarm"].sum()
     line = {
         "events": faults,
         "found": len(found),
         "event F1": figures["event_f1"],
         "false alarms per meter-month": figures["false_alarms_per_month"],
+        "hours F1": 2 * hit / (flagged + rows["label"].sum()),
+        "sound hours flagged, %": 100 * (flagged - hit) / (~rows["label"]).sum(),
     }
     return line | ({"right kind": found["right"].mean()} if named else {}), found
 
