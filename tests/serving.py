@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ except SmartgridError as error:
 """
 
 
+@cache
 def shop():
     readings = simulate("small", faults={})  # four trees cannot tell a fault from a load
     readings = readings[readings["meter_id"] == "shop-1"].iloc[:4800]

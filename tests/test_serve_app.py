@@ -5,8 +5,9 @@ import contextlib
 import json
 import math
 import re
+import shutil
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 import numpy as np
@@ -17,6 +18,9 @@ from hypothesis import strategies as st
 from serving import PLACE, shop
 
 from smartgrid_ai.features import FEATURE_NAMES
+from smartgrid_ai.forecast.forecaster import load_forecaster
+from smartgrid_ai.readings import WEATHER_COLUMNS
+from smartgrid_ai.registry import Registry
 from smartgrid_ai.serve.app import build_app, example_curl
 from smartgrid_ai.serve.engine import Engine, InlineLane
 from smartgrid_ai.serve.problems import KINDS
@@ -153,6 +157,191 @@ def test_a_thousand_samples_pass_and_one_more_does_not(client):
     assert refused.status_code == 413 and refused.json()["code"] == "SG-VAL-004"
     assert "1000" in refused.json()["detail"]
     assert client.post("/predict/batch", {"samples": []}).status_code == 422
+
+
+# forecasts from readings
+
+
+def asked(count: int = 700, horizon: int = 24, **more) -> dict:
+    return {"readings": readings(count), "horizon": horizon} | more
+
+
+def predictions(answer: dict) -> list[float]:
+    return [hour["prediction"] for hour in answer["forecast"]]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "tier", "model", "degraded"),
+    [
+        (1, "auto", "moe", False),
+        (1, "tree", "baseline", False),
+        (6, "auto", "moe", False),
+        (24, "moe", "moe", False),
+        (25, "auto", "seasonal_naive", True),
+        (168, "naive", "seasonal_naive", False),
+    ],
+)
+def test_hours_behind_the_last_reading(client, horizon, tier, model, degraded):
+    answer = strict(client.post("/forecast", asked(horizon=horizon, tier=tier, meter_id="shop-1")))
+    assert (answer["model_used"], answer["degraded"]) == (model, degraded)
+    stamps = [datetime.fromisoformat(hour["timestamp"]) for hour in answer["forecast"]]
+    last = shop()["timestamp"].iloc[-1].to_pydatetime()
+    assert stamps == [last + timedelta(hours=ahead) for ahead in range(1, horizon + 1)]
+    for hour in answer["forecast"]:
+        low, middle, high = (hour["quantiles"][level] for level in ("0.1", "0.5", "0.9"))
+        assert low <= middle <= high and 0 <= hour["confidence"] <= 1
+    assert 0 < answer["difficulty"] < 1 and answer["cost"] >= 0 and answer["latency_ms"] > 0
+    assert bool(answer["gate_weights"]) == (model == "moe")
+    if model == "moe":
+        assert sum(answer["gate_weights"].values()) == pytest.approx(1, abs=1e-4)
+    assert ("smartgrid train --horizon 168" in answer["routing_reason"]) == degraded
+    assert degraded == any("--horizon 168" in warning for warning in answer["warnings"])
+
+
+def test_the_service_forecasts_what_the_package_does(client, registry):
+    table = shop().iloc[-700:].drop(columns=["voltage", "frequency"], errors="ignore")
+    model = load_forecaster(registry.resolve("moe_24").path)
+    right = model.predict(table.reset_index(drop=True))
+    body = asked(meter_id="shop-1")
+    weather = [name for name in WEATHER_COLUMNS if name in table]
+    for reading, row in zip(body["readings"], table[weather].to_dict(orient="records")):
+        reading |= {name: value for name, value in row.items() if math.isfinite(value)}
+    answer = strict(client.post("/forecast", body | {"quantiles": [0.025, 0.2]}))
+    np.testing.assert_allclose(predictions(answer), right["prediction"], rtol=1e-6)
+    assert set(answer["forecast"][0]["quantiles"]) == {"0.025", "0.2"}
+    between = right["q0.1"][0] + (right["q0.25"][0] - right["q0.1"][0]) * 2 / 3
+    assert answer["forecast"][0]["quantiles"]["0.2"] == pytest.approx(between, rel=1e-6)
+
+
+def test_energy_of_quarter_hours_is_answered_in_energy_of_hours(client):
+    watts, energy = asked(), asked(unit="kWh")
+    energy["readings"] = [
+        {
+            "timestamp": reading["timestamp"].replace(":00:00+", f":{minute}:00+"),
+            "consumption": None
+            if reading["consumption"] is None
+            else reading["consumption"] / 4000,
+        }
+        for reading in energy["readings"]
+        for minute in ("00", "15", "30", "45")
+    ]
+    left, right = (strict(client.post("/forecast", body)) for body in (watts, energy))
+    np.testing.assert_allclose(predictions(left), np.array(predictions(right)) * 1000, rtol=1e-5)
+    assert right["unit"] == "kWh"
+    high, low = (a["forecast"][5]["quantiles"]["0.9"] for a in (left, right))
+    assert high == pytest.approx(1000 * low, rel=1e-5)
+
+
+def test_an_hour_that_is_not_over_is_the_first_to_be_forecast(client):
+    body = asked(count=701, tier="naive")
+    whole = strict(client.post("/forecast", body | {"readings": body["readings"][:-1]}))
+    begun = body["readings"][-1]["timestamp"].replace(":00:00+", ":{}:00+")
+    hours = body["readings"][:-1]
+    quarters = [
+        {
+            "timestamp": r["timestamp"].replace(":00:00+", f":{m}:00+"),
+            "consumption": r["consumption"],
+        }
+        for r in hours
+        for m in ("00", "15", "30", "45")
+    ]
+    partly = [{"timestamp": begun.format(minute), "consumption": 9e5} for minute in ("00", "15")]
+    answer = strict(client.post("/forecast", body | {"readings": quarters + partly}))
+    assert predictions(answer) == pytest.approx(predictions(whole))
+    assert "is not over" in answer["warnings"][0] and not whole["warnings"]
+
+
+def test_weather_to_come_is_used_and_missed(client):
+    bare = strict(client.post("/forecast", asked()))
+    assert any("temperature" in warning for warning in bare["warnings"])
+    body = asked()
+    for reading in body["readings"]:
+        reading["temperature"] = 15.0
+    last = datetime.fromisoformat(body["readings"][-1]["timestamp"])
+    hot, cold = (
+        [
+            {"timestamp": (last + timedelta(hours=h)).isoformat(), "temperature": degrees}
+            for h in range(1, 25)
+        ]
+        for degrees in (38.0, -4.0)
+    )
+    answers = [
+        strict(client.post("/forecast", body | {"weather_forecast": w})) for w in (hot, cold)
+    ]
+    for answer in answers:
+        assert not any("temperature" in warning for warning in answer["warnings"])
+    assert predictions(answers[0]) != predictions(answers[1])
+
+
+def test_calendars_of_other_places(client):
+    own = strict(client.post("/forecast", asked()))
+    same = strict(client.post("/forecast", asked(timezone=PLACE["timezone"])))
+    assert predictions(own) == predictions(same)
+    assert same["forecast"][0]["timestamp"][-6:] != own["forecast"][0]["timestamp"][-6:]
+    other = strict(client.post("/forecast", asked(timezone="America/Lima", country="PE")))
+    assert predictions(other) != predictions(own)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"readings": [], "horizon": 1}, 422, "readings"),
+        ({"readings": readings(30)}, 422, "horizon: is needed"),
+        (asked(horizon=0), 422, "horizon: must be ≥ 1"),
+        (asked(horizon=169), 422, "horizon: must be ≤ 168"),
+        (asked(quantiles=[0.01]), 422, "quantiles[0]: must be ≥ 0.025"),
+        (asked(unit="kwh"), 422, "unit"),
+        (asked(tier="gold"), 422, "tier"),
+        (asked(tier="tree"), 404, "smartgrid train --horizon 24"),
+        (asked(count=100, tier="naive"), 422, "eight days"),
+        (asked(count=100, horizon=168), 422, "eight days"),
+        (asked(timezone="Mars/Base"), 422, "unknown time zone"),
+        (asked(country="XX"), 422, "no holiday calendar"),
+        ({"readings": readings(60)[::3], "horizon": 1}, 422, "3 hours apart"),
+        ({"readings": readings(30) + readings(1), "horizon": 1}, 422, "two readings for"),
+        (
+            {"readings": [readings(1)[0] | {"consumption": None}], "horizon": 1},
+            422,
+            "not one whole",
+        ),
+        (asked(weather_forecast=[{"timestamp": "2024-05-01"}]), 422, "weather_forecast[0].timest"),
+        (asked(weather_forecast=[{"consumption": 1.0}]), 422, "weather_forecast[0]"),
+    ],
+)
+def test_forecast_refusals(client, body, status, message):
+    refused = client.post("/forecast", body)
+    assert refused.status_code == status and message in refused.json()["detail"]
+
+
+def test_stray_times_cost_nothing(client):
+    far = {"temperature": 1.0}
+    strays = [{"timestamp": f"{year}-01-01T00:00:00Z"} | far for year in (1901, 2199)]
+    old = {"timestamp": "1901-01-01T00:00:00Z", "consumption": 1.0}
+    body = asked(count=1500, tier="naive")
+    plain = strict(client.post("/forecast", body))
+    body["readings"].append(old)
+    answer = strict(client.post("/forecast", body | {"weather_forecast": strays}))
+    assert predictions(answer) == predictions(plain)
+
+
+def test_a_meter_known_for_a_day_is_forecast_with_warnings(client):
+    answer = strict(client.post("/forecast", asked(count=24)))
+    assert answer["model_used"] == "moe" and len(answer["forecast"]) == 24
+    assert answer["difficulty"] is None
+    assert any("less than four weeks" in warning for warning in answer["warnings"])
+
+
+def test_a_damaged_model_degrades_and_says_so(tmp_path, lane):
+    registry = train_copy(tmp_path, lane)
+    path = registry.resolve("moe_24").path / "arrays.safetensors"
+    fresh = InlineLane(Engine(str(tmp_path)))
+    client = Client(build_app(Settings(model_dir=tmp_path), fresh, ready=lambda: True))
+    fresh.engine.predictor._loaded.clear()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    answer = strict(client.post("/forecast", asked()))
+    assert answer["degraded"] and answer["model_used"] == "seasonal_naive"
+    assert "arrays.safetensors" in " ".join(answer["warnings"])
+    assert client.post("/forecast", asked(tier="moe")).json()["code"] == "SG-MODEL-003"
 
 
 # refusals
@@ -359,10 +548,6 @@ def test_a_damaged_bundle_is_listed_as_such(tmp_path, lane):
 
 
 def train_copy(target, lane):
-    import shutil
-
-    from smartgrid_ai.registry import Registry
-
     shutil.copytree(lane.engine.model_dir, target, dirs_exist_ok=True)
     return Registry(target)
 
@@ -390,8 +575,8 @@ def test_a_model_activated_on_disk_is_used_from_the_next_request_on(tmp_path, la
 def test_health(client):
     health = strict(client("GET", "/health"))
     assert health["status"] == "ok" and health["preprocessor_loaded"] is True
-    assert {"anomaly 1.0.0", "baseline 1.0.0", "moe 1.0.0"} <= set(health["models_loaded"])
-    assert "moe_24 1.0.0" not in health["models_loaded"]  # nothing here asks for days ahead
+    loaded = {"anomaly 1.0.0", "baseline 1.0.0", "moe 1.0.0", "moe_24 1.0.0"}
+    assert loaded <= set(health["models_loaded"])
     assert health["uptime"] > 0 and health["dependencies"]["engine"] == "ok"
     assert client("GET", "/livez").json() == {"status": "alive"}
     assert client("GET", "/readyz").json() == {"status": "ready"}
@@ -424,7 +609,7 @@ def test_documentation_is_our_own(client):
 def test_openapi_names_every_code_and_resolves_its_references(client):
     schema = client("GET", "/openapi.json").json()
     wanted = {"/health", "/predict/single", "/predict/batch", "/anomaly-detect", "/models"}
-    assert wanted | {"/models/{name}"} <= set(schema["paths"])
+    assert wanted | {"/models/{name}", "/forecast"} <= set(schema["paths"])
     assert all(code in schema["info"]["description"] for code in KINDS)
     for path, body in schema["paths"].items():
         if "post" in body:
@@ -539,12 +724,17 @@ json_values = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(body=json_values, key=st.sampled_from(["features", "samples", "readings", "model", None]))
-@pytest.mark.parametrize("path", ["/predict/single", "/predict/batch", "/anomaly-detect"])
+@given(
+    body=json_values,
+    key=st.sampled_from(["features", "samples", "readings", "model", "weather_forecast", None]),
+)
+@pytest.mark.parametrize(
+    "path", ["/predict/single", "/predict/batch", "/anomaly-detect", "/forecast"]
+)
 def test_no_body_makes_the_service_stumble(client, path, body, key):
-    content = json.dumps(
-        body if key is None else {key: body, "features": EXAMPLE_FEATURES} | {key: body}
-    )
+    usual = {"readings": readings(30), "horizon": 1} if path == "/forecast" else {}
+    usual = usual or {"features": EXAMPLE_FEATURES}
+    content = json.dumps(body if key is None else usual | {key: body})
     headers = {"Content-Type": "application/json"}
     with contextlib.suppress(UnicodeEncodeError):
         answer = client("POST", path, content=content.encode(), headers=headers)
@@ -556,6 +746,21 @@ def test_the_curl_is_a_request_that_works(client, registry):
     assert "/predict/single" in curl
     body = json.loads(re.search(r"-d '(.*)'$", curl)[1])
     assert client.post("/predict/single", body).status_code == 200
+
+
+def test_a_service_of_days_ahead_alone(tmp_path, lane):
+    registry = train_copy(tmp_path, lane)
+    for name in ("moe", "baseline", "anomaly"):
+        shutil.rmtree(registry.root / name)
+    alone = InlineLane(Engine(str(tmp_path)))
+    client = Client(build_app(Settings(model_dir=tmp_path), alone, ready=lambda: True))
+    curl = example_curl(Settings(model_dir=tmp_path))
+    assert "/forecast" in curl
+    answer = client.post("/forecast", json.loads(re.search(r"-d '(.*)'$", curl)[1])).json()
+    assert answer["model_used"] == "moe" and len(answer["forecast"]) == 24
+    assert client.post("/forecast", asked(horizon=1)).json()["model_used"] == "moe"
+    refused = client.post("/predict/single", {"features": EXAMPLE_FEATURES})
+    assert refused.json()["code"] == "SG-MODEL-001"
 
 
 def test_codes_are_unique_and_of_four_families():

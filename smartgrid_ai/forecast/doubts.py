@@ -56,7 +56,7 @@ def _missing(readings: pd.DataFrame, forecast: pd.DataFrame, names: tuple[str, .
     lacking = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
     return (
         f"{count:,} of {len(forecast):,} forecasts are made without the {lacking} of their hour, which the models learned with; "
-        f"expect larger misses than the intervals say. Append rows with the {lacking} that is forecast and no consumption"
+        f"expect larger misses than the intervals say. Give the {lacking} that is forecast: in a file as rows without consumption, over HTTP as weather_forecast"
     )
 
 

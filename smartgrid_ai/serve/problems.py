@@ -26,7 +26,7 @@ KINDS = {
     "SG-VAL-005": Kind(415, "The body is not declared as JSON"),
     "SG-VAL-006": Kind(404, "There is nothing at this path"),
     "SG-VAL-007": Kind(405, "This path does not take this method"),
-    "SG-VAL-008": Kind(422, "The readings cannot be judged"),
+    "SG-VAL-008": Kind(422, "The readings cannot be used"),
     "SG-VAL-009": Kind(408, "The body did not arrive in time"),
     "SG-AUTH-001": Kind(403, "The service answers on loopback names only"),
     "SG-MODEL-001": Kind(404, "There is no such model"),

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['CALENDAR_RANGES', 'LARGEST', 'EXAMPLE_FEATURES', 'Features', 'ModelName', 'ModelVersion', 'Watts', 'Time',
-           'Covariate', 'Strict', 'Sample', 'SingleRequest', 'BatchRequest', 'Reading', 'AnomalyRequest',
-           'field_errors', 'check_samples']
+           'Covariate', 'TIERS', 'Unit', 'Level', 'EXAMPLE_READINGS', 'Strict', 'Sample', 'SingleRequest',
+           'BatchRequest', 'Weather', 'Reading', 'Placed', 'AnomalyRequest', 'ForecastRequest', 'field_errors',
+           'check_samples']
 
 # %% ../../nbs/71_serve.schemas.ipynb #e513d89f
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -26,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..features import FEATURE_NAMES
+from ..readings import ENERGY, POWER
 from .problems import FieldError
 
 # %% ../../nbs/71_serve.schemas.ipynb #9206c5b4
@@ -148,38 +150,84 @@ Time = Annotated[
 Covariate = Annotated[float | None, Field(ge=-1e6, le=1e6, allow_inf_nan=False, strict=True)]
 
 
-class Reading(Strict):
-    "Mean power of one step of an hour or less."
+class Weather(Strict):
+    "Mean weather of one step of an hour or less, observed or forecast."
 
     timestamp: Time = Field(description="beginning of the step, RFC 3339 with offset")
-    consumption: Watts | None = Field(description="W; null where the meter said nothing")
     temperature: Covariate = Field(None, description="°C")
     humidity: Covariate = Field(None, description="%")
     irradiance: Covariate = Field(None, description="W/m²")
     cloud_cover: Covariate = Field(None, description="%")
     wind_speed: Covariate = Field(None, description="m/s")
+
+
+class Reading(Weather):
+    "Mean power of one step of an hour or less."
+
+    consumption: Watts | None = Field(description="W; null where the meter said nothing")
     voltage: Covariate = Field(None, description="V")
     frequency: Covariate = Field(None, description="Hz")
 
 
-class AnomalyRequest(Strict):
+class Placed(Strict):
+    "Whose calendar counts; unless it is said, that of the place the models were trained for."
+
+    timezone: str | None = Field(None, max_length=64, examples=["Australia/Melbourne"])
+    country: str | None = Field(None, max_length=2, examples=["AU"])
+    subdivision: str | None = Field(None, max_length=8, examples=["VIC"])
+
+    @property
+    def place(self) -> dict[str, str]:
+        "What was said of it."
+        said = {name: getattr(self, name) for name in Placed.model_fields}
+        return {name: value for name, value in said.items() if value}
+
+
+class AnomalyRequest(Placed):
     "Either the 31 features of an hour, or readings, of which the last hour is judged."
 
     model_config = _example(features=EXAMPLE_FEATURES)
     features: Features | None = None
     readings: list[Reading] | None = None
-    timezone: str | None = Field(None, max_length=64, examples=["Australia/Melbourne"])
-    country: str | None = Field(None, max_length=2, examples=["AU"])
-    subdivision: str | None = Field(None, max_length=8, examples=["VIC"])
     model_version: ModelVersion = "champion"
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "AnomalyRequest":
         if (self.features is None) == (self.readings is None):
             raise ValueError("send either features or readings")
-        if self.features is not None and (self.timezone or self.country or self.subdivision):
+        if self.features is not None and self.place:
             raise ValueError("a place belongs to readings; features have their calendar already")
         return self
+
+# %% ../../nbs/71_serve.schemas.ipynb #66277ea8
+TIERS = ("moe", "tree", "naive")  # from the best to the plainest
+Unit = Literal[(*POWER, *ENERGY)]
+Level = Annotated[float, Field(ge=0.025, le=0.975, allow_inf_nan=False, strict=True)]
+EXAMPLE_READINGS = [
+    {"timestamp": f"2024-05-{day:02}T{hour:02}:00:00+10:00", "consumption": 400 + 25 * (hour % 12)}
+    for day in (1, 2)
+    for hour in range(24)
+]
+
+
+class ForecastRequest(Placed):
+    "Readings of one meter, and how many hours behind the last of them are to be forecast."
+
+    model_config = _example(readings=EXAMPLE_READINGS, horizon=6)
+    meter_id: str | None = Field(
+        None, max_length=200, description="name of the meter when the models were trained"
+    )
+    readings: list[Reading] = Field(
+        min_length=1,
+        description="four weeks or more give the best forecasts; consumption in `unit`",
+    )
+    horizon: int = Field(ge=1, le=168, strict=True, description="hours")
+    quantiles: list[Level] = Field([0.1, 0.5, 0.9], min_length=1, max_length=20)
+    weather_forecast: list[Weather] | None = None
+    unit: Unit = Field("W", description="energies are those of a step, and in answers of an hour")
+    tier: Literal["auto", *TIERS] = Field(
+        "auto", description="auto: the mixture, else trees, else the same hour of last week"
+    )
 
 # %% ../../nbs/71_serve.schemas.ipynb #bf8de6fe
 def field_errors(
