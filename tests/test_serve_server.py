@@ -17,7 +17,7 @@ from litserve.utils import LitAPIStatus, ResponseBufferItem
 from serving import Service, free_port
 
 from smartgrid_ai.features import FEATURE_NAMES
-from smartgrid_ai.serve.schemas import EXAMPLE_FEATURES
+from smartgrid_ai.serve.schemas import EXAMPLE_FEATURES, EXAMPLE_READINGS
 
 BODY = {"features": EXAMPLE_FEATURES}
 
@@ -78,6 +78,9 @@ def test_a_day_in_the_life(start):
     assert len(batch.json()["predictions"]) == 1000 and batch.json()["metadata"]["failed"] == 0
     assert "content-encoding" not in batch.headers
     assert client.post("/anomaly-detect", json=BODY).json()["label"] in ("NORMAL", "ANOMALY")
+    asked = {"readings": EXAMPLE_READINGS, "horizon": 24, "unit": "kWh"}
+    tomorrow = client.post("/forecast", json=asked).json()
+    assert (tomorrow["model_used"], len(tomorrow["forecast"])) == ("moe", 24)
     assert [m["name"] for m in client.get("/models").json()["models"]] == [
         "anomaly",
         "baseline",
