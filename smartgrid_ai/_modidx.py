@@ -3236,6 +3236,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'smartgrid_ai/serve/tiers.py'),
                                           'smartgrid_ai.serve.tiers.naive_forecast': ( 'serve.tiers.html#naive_forecast',
                                                                                        'smartgrid_ai/serve/tiers.py'),
+                                          'smartgrid_ai.serve.tiers.reach_for': ( 'serve.tiers.html#reach_for',
+                                                                                  'smartgrid_ai/serve/tiers.py'),
                                           'smartgrid_ai.serve.tiers.trained_for': ( 'serve.tiers.html#trained_for',
                                                                                     'smartgrid_ai/serve/tiers.py')},
             'smartgrid_ai.structure': { 'smartgrid_ai.structure.StructureModel': ( 'structure.html#structuremodel',

@@ -190,7 +190,7 @@ IN_THE_WISH = [
     ("backtest meters.csv --horizon day", "--horizon day 1,24"),
     ("backtest meters.csv --horizon ,", "--horizon 1,24"),
     ("train --data meters.csv --unit kW --horizon 1,2", "horizon 2 24 168"),
-    ("predict meters.csv --horizon 12", "--horizon 12 24 168"),
+    ("predict meters.csv --horizon 169", "--horizon 169 168"),
     ("predict meters.csv --model prophet", "--model prophet dense tree"),
     ("backtest meters.csv --unit kW --test-start someday", "someday 2014-01-01"),
     ("backtest meters.csv --unit kW --test-start 2014-13-01", "2014-13-01 write"),
@@ -663,6 +663,16 @@ def test_the_day_ahead_is_forecast_by_models_trained_for_it(ahead, model, capsys
     span = ("--start", "2014-10-20")
     early = predict("meters.csv", *HERE, *ahead, "--model", model, *span)
     assert (early["issued"].dt.tz_convert(ZONE) == pd.Timestamp("2014-10-20", tz=ZONE)).all()
+
+
+def test_fewer_hours_are_the_first_of_a_day(ahead, capsys):
+    whole = predict("meters.csv", *HERE, *ahead)
+    six = predict("meters.csv", *HERE, *ahead[:2], "--horizon", "6")
+    first = whole[whole["horizon"] <= 6].reset_index(drop=True)
+    pd.testing.assert_frame_equal(six, first)
+    capsys.readouterr()
+    assert call("predict", "meters.csv", *HERE, *ahead[:2], "--horizon", "25") == 2
+    assert "--horizon 168" in the_one_line(capsys.readouterr().err)
 
 
 def test_models_of_the_day_ahead_are_listed_by_names_of_their_own(ahead, capsys):

@@ -46,8 +46,8 @@ def add_predict(commands) -> None:
         "--model", choices=PREDICTORS, default="moe", help="which model (default: moe)"
     )
     parser.add_argument(
-        "--horizon", type=int, choices=(1, 24, 168), default=1,
-        help="hours ahead; of a model trained for it with `smartgrid train --horizon` (default: 1)",
+        "--horizon", type=int, default=1, metavar="HOURS",
+        help="hours ahead, 1 to 168; by a model trained with `smartgrid train --horizon` for as many or more (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--model-version", default="champion", metavar="V", help="champion, latest or like 1.0.0"
@@ -90,6 +90,7 @@ def run_predict(options: argparse.Namespace) -> int:
     readings = read(source)
     levels = _levels(options, readings["meter_id"].unique())
     forecast = forecaster.predict(readings, options.model, start, end, levels)
+    forecast = forecast[forecast["horizon"] <= options.horizon].reset_index(drop=True)
     if options.forecasts:
         write_forecasts(forecast, options, source, forecaster.weather)
     for doubt in forecast_doubts(forecaster, readings, forecast, options.timezone, levels):
@@ -99,15 +100,18 @@ def run_predict(options: argparse.Namespace) -> int:
 
 # %% ../../nbs/86_commands.service.ipynb #59980e44
 def _bundle_of(options: argparse.Namespace):  # a `Bundle`
-    "The published model of the horizon that is asked for."
+    "The nearest published model that reaches as far as is asked for."
     from smartgrid_ai.registry import Registry
+    from smartgrid_ai.serve.tiers import REACHES, reach_for, trained_for
 
-    name = "baseline" if options.model == "baseline" else "moe"
-    name += "" if options.horizon == 1 else f"_{options.horizon}"
+    family, horizon = "baseline" if options.model == "baseline" else "moe", options.horizon
+    if not 1 <= horizon <= REACHES[-1]:
+        raise DataError(f"--horizon {horizon}: forecasts reach from 1 to {REACHES[-1]} hours ahead")
     registry = Registry(options.models)
-    if options.horizon > 1 and name not in registry.names():
+    name = family if horizon == 1 else trained_for(horizon, family, registry.names())
+    if name is None:
         raise ModelError(
-            f"{options.models} holds no model of {options.horizon} hours ahead: train one with smartgrid train --horizon {options.horizon}"
+            f"{options.models} holds no model of {horizon} hours ahead: train one with smartgrid train --horizon {reach_for(horizon)}"
         )
     return registry.resolve(name, options.model_version)
 

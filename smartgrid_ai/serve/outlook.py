@@ -27,6 +27,7 @@ from smartgrid_ai.serve.tiers import (
     bundle_name,
     difficulty,
     naive_forecast,
+    reach_for,
     trained_for,
 )
 
@@ -150,11 +151,10 @@ class Outlook:
             table = naive_forecast(question.readings, question.horizon, own)
             return Reply(table, NAIVE, __version__)
         horizon = question.horizon
-        name = trained_for(horizon, tier, self.predictor.active())
+        name = trained_for(horizon, FAMILY[tier], self.predictor.active())
         if name is None:
-            reach = next(reach for reach in REACHES if reach >= horizon)
             raise UnknownModel(
-                f"no model of tier {tier} forecasts {horizon} hours ahead here: train one with `smartgrid train --horizon {reach}`"
+                f"no model of tier {tier} forecasts {horizon} hours ahead here: train one with `smartgrid train --horizon {reach_for(horizon)}`"
             )
         return self._by_model(name, question)
 
