@@ -313,6 +313,17 @@ def test_forecast_refusals(client, body, status, message):
     assert refused.status_code == status and message in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("tier", ["naive", "moe"])
+@pytest.mark.parametrize("load", [0.0, -500.0, 1e13, 1e-300])
+def test_odd_loads_get_finite_answers(client, load, tier):
+    body = asked(tier=tier)
+    body["readings"] = [reading | {"consumption": load} for reading in body["readings"]]
+    answer = strict(client.post("/forecast", body))
+    assert np.isfinite(predictions(answer)).all()
+    for hour in answer["forecast"]:
+        assert list(hour["quantiles"].values()) == sorted(hour["quantiles"].values())
+
+
 def test_stray_times_cost_nothing(client):
     far = {"temperature": 1.0}
     strays = [{"timestamp": f"{year}-01-01T00:00:00Z"} | far for year in (1901, 2199)]

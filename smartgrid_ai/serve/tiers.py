@@ -81,7 +81,8 @@ def _said(hours: HourTable, wanted) -> tuple[np.ndarray, np.ndarray]:  # (n,) W 
     "Load of a week before, and the mean load at the time of issue."
     from smartgrid_ai.evaluate.schedule import naive_location
 
-    return naive_location(hours, wanted, NAIVE), hours.size[wanted.issued]
+    size = np.nan_to_num(hours.size[wanted.issued], nan=1.0)
+    return naive_location(hours, wanted, NAIVE), size
 
 # %% ../../nbs/71_serve.tiers.ipynb #f53744b2
 def difficulty(
