@@ -139,7 +139,8 @@ def constants(
     forecaster,  # a fitted `Forecaster` of networks
 ) -> tuple[dict, dict[str, np.ndarray]]:  # facts for JSON, long arrays by name
     "Everything a forecast needs beside the networks. `ModelError` when the encoder is another than this module knows."
-    path, conformal = forecaster.path, forecaster.conformal
+    path, intervals = forecaster.path, forecaster.intervals
+    conformal = intervals.conformal
     names, arrays = path_state(path)
     long = {name: value for name, value in arrays.items() if name.startswith("structure.")}
     long |= {f"grouped.{name}": part.grouped for name, part in conformal.items()}
@@ -151,10 +152,10 @@ def constants(
     correction["coefficients"] = _numbers(forecaster.family.mixture.correction)
     facts = {
         "format": 4, "correction": correction, "family": forecaster.name, "horizon": forecaster.horizon, "weather": forecaster.weather,
-        "place": asdict(forecaster.place), "never_negative": bool(forecaster.lowest == 0),
+        "place": asdict(forecaster.place), "never_negative": bool(intervals.lowest == 0),
         "versions": {name: versions[name] for name in ("smartgrid_ai", "torch") if name in versions},
         "features": list(FEATURE_NAMES), "gate_columns": _counted(list(GATE_NAMES), CIRCUMSTANCES), **names,
-        "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors, "meter_groups": forecaster.meter_groups, "newcomers": forecaster.newcomers},
+        "conformal": {"levels": GRID.tolist(), "bands": list(BANDS), "factors": factors, "meter_groups": intervals.meter_groups, "newcomers": intervals.newcomers},
     }  # fmt: skip
     return facts | _of_path(path, learned), long
 

@@ -65,7 +65,9 @@ def made(request, load, split, few_rows):
     def noting(self, frame, marks, progress=None):
         wanted = frame.wanted_in(~marks.known)
         noted["before"] = self.answer(frame, wanted).location
-        noted["quantiles"] = {name: c.quantiles.copy() for name, c in forecaster.conformal.items()}
+        noted["quantiles"] = {
+            name: c.quantiles.copy() for name, c in forecaster.intervals.conformal.items()
+        }
         real(self, frame, marks, progress)
         noted["after"] = self.answer(frame, wanted).location
 
@@ -83,7 +85,7 @@ def test_models_catch_up_once_everything_is_chosen(made):
     for name in forecaster.models:
         assert not np.allclose(noted["before"][name], noted["after"][name]), name
         np.testing.assert_array_equal(
-            noted["quantiles"][name], forecaster.conformal[name].quantiles
+            noted["quantiles"][name], forecaster.intervals.conformal[name].quantiles
         )
 
 

@@ -199,7 +199,9 @@ def test_the_folder_holds_every_network_and_its_constants(exported, facts, forec
     np.testing.assert_array_equal(
         arrays["structure.weights"], forecaster.path.structure.state["weights"]
     )
-    np.testing.assert_array_equal(arrays["grouped.moe"], forecaster.conformal["moe"].grouped)
+    np.testing.assert_array_equal(
+        arrays["grouped.moe"], forecaster.intervals.conformal["moe"].grouped
+    )
     assert len(facts["conformal"]["factors"]["moe"]["quantiles"]) == len(
         facts["conformal"]["levels"]
     )
@@ -326,7 +328,7 @@ def test_a_forecaster_of_the_day_ahead_is_exported(ahead, days):
         assert (folder / f"{name}.int8.onnx").exists() == ("file" in part["int8"])
     np.testing.assert_allclose(facts["encoder"]["mean"], forecaster.path.encoder.state["mean"])
     arrays = load_file(folder / facts["arrays"]["file"])
-    assert arrays["grouped.moe"].shape == (len(forecaster.conformal["moe"].grouped), 199)
+    assert arrays["grouped.moe"].shape == (len(forecaster.intervals.conformal["moe"].grouped), 199)
     assert {verdict.name for verdict in verdicts} >= {"gru", "cnn_lstm"}
     for verdict in verdicts:
         assert verdict.onnx == pytest.approx(verdict.torch, rel=1e-4) and verdict.hours > 100

@@ -2,6 +2,7 @@
 
 import json
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -67,7 +68,7 @@ def held(forecaster: Forecaster, new: pd.DataFrame) -> float:
 
 def like_everyone(forecaster: Forecaster) -> Forecaster:
     other = copy(forecaster)
-    other.newcomers = 0
+    other.intervals = replace(other.intervals, newcomers=0)
     return other
 
 
@@ -86,7 +87,7 @@ def test_meters_that_were_learnt_from_are_not_touched(load, fitted):
     known = load[load["meter_id"] < "meter-10"].reset_index(drop=True)
     ours, plain = fitted.predict(known), like_everyone(fitted).predict(known)
     pd.testing.assert_frame_equal(ours, plain)
-    assert fitted.newcomers == 4  # three thirds of ten meters, then the newcomers
+    assert fitted.intervals.newcomers == 4  # three thirds of ten meters, then the newcomers
 
 
 def test_saved_and_loaded_strangers_are_judged_the_same(load, fitted, tmp_path):
@@ -118,14 +119,15 @@ def test_published_live_strangers_begin_with_their_own_intervals(load, fitted):
 def test_where_readings_end_too_soon_behind_every_issue_nobody_pretends(load, fitted):
     known = load[load["meter_id"] < "meter-10"].reset_index(drop=True)
     frame, other = fitted.frame(known), like_everyone(fitted)
-    other._calibrate_newcomers(known, frame, np.flatnonzero(frame.hours.left < other.horizon))
-    assert other.newcomers == 0 and other.conformal == fitted.conformal
+    late, intervals = np.flatnonzero(frame.hours.left < other.horizon), other.intervals
+    intervals.fit_newcomers(other.family, frame, known, late)
+    assert intervals.newcomers == 0 and intervals.conformal == fitted.intervals.conformal
 
 
 def test_a_single_meter_cannot_pretend(load):
     one = load[load["meter_id"] == "meter-00"].reset_index(drop=True)
     made = Forecaster("moe", PLACE, **QUICK).fit(one, chronological_split(one, PLACE))
-    assert made.newcomers == 0 and len(made.predict(one)) == 1
+    assert made.intervals.newcomers == 0 and len(made.predict(one)) == 1
 
 
 @settings(max_examples=30, deadline=None)

@@ -36,7 +36,7 @@ def forecast_doubts(
     known = history.index.isin(list(level))
     doubts += [
         _strangers(forecast, level),
-        _newcomers(history[known] if forecaster.newcomers else history),
+        _newcomers(history[known] if forecaster.intervals.newcomers else history),
         _sizeless(history[~known & ~history.index.isin(list(told))]),
         _told_in_vain(history[history.index.isin(list(told))]),
     ]

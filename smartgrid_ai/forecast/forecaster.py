@@ -16,10 +16,9 @@ import pandas as pd
 
 from ..errors import DataError, ModelError
 from ..features import FEATURE_NAMES
-from .adaptive import Forecasts, adaptive_tables, pace_of
 from .baseline import TreeBaseline
-from .calibration import GROUPS, LEAST, Conformal, group_of, standardised
 from .families import Marks, MixtureFamily, RowFamily, TreeFamily
+from .intervals import Intervals
 from .lightgbm import LightGBMPeer
 from smartgrid_ai.forecast.moe import (
     EXPERTS,
@@ -28,22 +27,15 @@ from smartgrid_ai.forecast.moe import (
     Mixture,
     alternate_weeks,
 )
-from .newcomers import newcomer_group, pretenders
-from smartgrid_ai.forecast.paths import (
-    check_horizon,
-    new_path,
-    path_from,
-    path_state,
-    structure_of,
-)
+from .paths import check_horizon, new_path, path_from, path_state
 from .settings import ExpertSettings
 from .stack import ForestStack
-from .wanted import Answers, Wanted, forecast_keys, next_days, next_hours
+from .wanted import Wanted, forecast_keys, issued_at
 from ..hours import HourTable
 from ..origins import HISTORY
 from ..parallel import Progress, one_thread
 from ..provenance import describe_data
-from ..readings import Place, hour_number
+from ..readings import Place
 from ..windows import Split
 
 # %% ../../nbs/39_forecast.forecaster.ipynb #81510c68
@@ -102,12 +94,7 @@ class Forecaster:
         if tuned and family == "moe":
             self.parameters["tuned"] = {name: asdict(own) for name, own in tuned.items()}
         self.feature_names, self.data, self.metrics = FEATURE_NAMES, {}, {}
-        self.conformal: dict[str, Conformal] = {}
-        self.meter_groups: dict[str, int] = {}  # 1 … METER_GROUPS; 0, everyone, for all others
-        self.newcomers = (
-            0  # number of the group of meters never seen; 0: they are judged like everyone
-        )
-        self.lowest = -np.inf
+        self.intervals = Intervals(self.path)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -150,57 +137,14 @@ class Forecaster:
         self.data = describe_data(readings[used].reset_index(drop=True)) | {
             "split": split.as_dict()
         }
-        self.lowest = 0.0 if np.nanmin(frame.hours.load[train]) >= 0 else -np.inf
         self.parameters |= self.family.fit(frame, marks, progress)
-        origins = self._calibrate(frame, marks)
+        lowest = 0.0 if np.nanmin(frame.hours.load[train]) >= 0 else -np.inf
+        self.intervals = Intervals(self.path, lowest=lowest)
+        origins = self.intervals.fit(self.family, frame, marks.validation, marks.calibration)
         if len(frame.hours.meters) > 1:
-            self._calibrate_newcomers(readings, frame, origins)
+            self.intervals.fit_newcomers(self.family, frame, readings, origins)
         self.family.catch_up(frame, marks, progress)
         return self
-
-    def _calibrate(self, frame: Frame, marks: Marks) -> np.ndarray:
-        "Returns the rows of the origins it was done on."
-        wanted = frame.judged_in(marks.validation)
-        first = wanted.target[:: wanted.ahead]
-        kept = marks.calibration[first] & marks.calibration[first + wanted.ahead - 1]
-        wanted = Wanted(wanted.origin[kept], wanted.day[kept], wanted.ahead)
-        answers = self.family.answer(frame, wanted)
-        actual, meter = frame.hours.load[wanted.target], frame.hours.meter[wanted.target]
-        best = standardised(actual, *_numbers(answers, self.models[-1]))
-        self.meter_groups = _groups_of_meters(best, meter, frame.hours.meters)
-        own = _groups(frame.hours, wanted, self.meter_groups)
-        everyone, apart = _groups(frame.hours, wanted, {}), own >= GROUPS
-        group = np.r_[everyone, own[apart]]
-        for name in self.models:
-            numbers = (np.r_[part, part[apart]] for part in _numbers(answers, name))
-            self.conformal[name] = Conformal.fit(np.r_[actual, actual[apart]], *numbers, group)
-        return np.unique(wanted.origin)
-
-    def _calibrate_newcomers(self, readings: pd.DataFrame, frame: Frame, origins: np.ndarray):
-        "Apart from all others, on known meters that pretend to be new."
-        origins = origins[frame.hours.left[origins] >= self.horizon]
-        if not len(origins):
-            return
-        part, history, origin = pretenders(readings, frame.hours, origins, self.horizon)
-        level = structure_of(self.path).level_of(frame.hours)[origin]
-        new = self.frame(part, levels=dict(zip(part["meter_id"].unique(), level, strict=True)))
-        wanted = _issued_at(new.hours.bounds[:-1] + history, self.horizon)
-        actual, group = new.hours.load[wanted.target], newcomer_group(new.hours, wanted)
-        if np.isfinite(actual).sum() < LEAST:
-            return
-        self.newcomers = 1 + max(self.meter_groups.values(), default=0)
-        answers = self.family.answer(new, wanted)
-        for name in self.models:
-            apart = Conformal.fit(actual, *_numbers(answers, name), group)
-            self.conformal[name] = self.conformal[name].beside(apart, self.newcomers)
-
-    def _groups(self, hours: HourTable, wanted: Wanted) -> np.ndarray:
-        "Group of each forecast in the calibration."
-        group = _groups(hours, wanted, self.meter_groups)
-        if not self.newcomers:
-            return group
-        strange = structure_of(self.path).number_of(hours)[hours.meter[wanted.target]] < 0
-        return np.where(strange, newcomer_group(hours, wanted, self.newcomers), group)
 
     def forecast(
         self,
@@ -212,37 +156,16 @@ class Forecaster:
         str, pd.DataFrame
     ]:  # per model: meter_id, issued, timestamp, horizon, prediction, quantiles, confidence (moe: gate_*)
         "The wanted forecasts of several models in one pass."
-        for name in models or ():
+        for name in models or self.models:
             self.check_model(name)
         answers, keys = self.family.answer(frame, wanted), forecast_keys(frame.hours, wanted)
         result = {}
         for name in models or self.models:
-            numbers = (
-                self._live(frame.hours, answers, name)
-                if live
-                else self._calibrated(answers, name, frame.hours)
-            )
+            calibrated = self.intervals.live if live else self.intervals.table
+            numbers = calibrated(answers, name, frame.hours)
             gates = answers.weights.add_prefix("gate_") if name == "moe" else None
             result[name] = pd.concat([keys, numbers, gates], axis=1)
         return result
-
-    def _calibrated(self, answers: Answers, name: str, hours: HourTable | None) -> pd.DataFrame:
-        self.check_model(name)
-        location, below, above = _numbers(answers, name)
-        group = None if hours is None else self._groups(hours, answers.wanted)
-        return self.conformal[name].table(location, below, self.lowest, above=above, group=group)
-
-    def _live(self, hours: HourTable, answers: Answers, name: str) -> pd.DataFrame:
-        location, below, above = _numbers(answers, name)
-        wanted, number = answers.wanted, hour_number(hours.timestamp)
-        forecasts = Forecasts(
-            meter=hours.meter[wanted.target], issued=number[wanted.issued], target=number[wanted.target],
-            group=self._groups(hours, wanted), location=location, below=below, above=above,
-            actual=hours.load[wanted.target],
-        )  # fmt: skip
-        return adaptive_tables(self.conformal[name], forecasts, pace_of(self.horizon), self.lowest)[
-            0
-        ]
 
     def predict(
         self,
@@ -292,11 +215,11 @@ class Forecaster:
         answers = self.family.answer_rows(rows)
         if model not in answers.location:
             raise ModelError(f"{model} does not forecast from bare rows: give it readings")
-        return self._calibrated(answers, model, None)
+        return self.intervals.table(answers, model)
 
     def check_model(self, name: str) -> None:
         "`ModelError` unless this forecaster is fitted and answers to `name`."
-        if not self.conformal:
+        if not self.intervals.conformal:
             raise ModelError("this forecaster is not fitted: fit it on readings, or load one")
         if name not in self.models:
             raise ModelError(
@@ -355,35 +278,6 @@ def _check_validation(frame: Frame, marks: Marks) -> None:
             )
 
 # %% ../../nbs/39_forecast.forecaster.ipynb #8a967fed
-def _numbers(answers: Answers, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Location, below and above of one model."
-    return tuple(part[name].to_numpy() for part in (answers.location, answers.below, answers.above))
-
-
-METER_GROUPS, LEAST_METERS = 3, 9  # calm, middling, wild; of fewer meters all are calibrated alike
-
-
-def _groups_of_meters(
-    misses: np.ndarray,  # (n,) standardised, NaN = unobserved
-    meter: np.ndarray,  # (n,) int
-    names: list[str],
-) -> dict[str, int]:
-    "Thirds of the meters by how large their misses are beside what was expected of them."
-    typical = pd.Series(np.abs(misses)).groupby(meter).median().dropna()
-    if len(typical) < LEAST_METERS:
-        return {}
-    third = typical.rank(method="first").sub(1).mul(METER_GROUPS).floordiv(len(typical)).astype(int)
-    return {str(names[number]): int(group) + 1 for number, group in third.items()}
-
-
-def _groups(hours: HourTable, wanted: Wanted, of_meters: dict[str, int]) -> np.ndarray:
-    "Group of each forecast; block 0 belongs to everyone."
-    own = np.array([of_meters.get(str(name), 0) for name in hours.meters])
-    return group_of(
-        wanted.horizon, hours.civil_hour[wanted.target], own[hours.meter[wanted.target]]
-    )
-
-
 def _wanted(hours: HourTable, horizon: int, start, end) -> Wanted:
     "What `predict` was asked for; `DataError` when the readings do not allow it."
     stamps = hours.timestamp
@@ -401,11 +295,7 @@ def _wanted(hours: HourTable, horizon: int, start, end) -> Wanted:
             f"no hour to forecast from {start or 'the start'} to {end or 'the end'}: "
             f"readings allow {stamps.min()} to {stamps.max()}"
         )
-    return _issued_at(rows, horizon)
-
-
-def _issued_at(rows: np.ndarray, horizon: int) -> Wanted:
-    return next_hours(rows) if horizon == 1 else next_days(rows, horizon // 24)
+    return issued_at(rows, horizon)
 
 # %% ../../nbs/39_forecast.forecaster.ipynb #32fcddd7
 FORMAT, CONFIG, ARRAYS = 6, "config.json", "arrays.safetensors"
@@ -421,12 +311,9 @@ def save_forecaster(forecaster: Forecaster, folder: Path) -> None:
     config |= names | {name: getattr(forecaster, name) for name in FACTS}
     config |= {"format": FORMAT, "family": forecaster.name, "place": asdict(forecaster.place)}
     config |= {"features": list(forecaster.feature_names), "models": list(forecaster.models)}
-    config["never_negative"] = bool(forecaster.lowest == 0)
-    config |= {"meter_groups": forecaster.meter_groups, "newcomers": forecaster.newcomers}
-    arrays |= {f"path.{name}": values for name, values in learnt.items()}
-    for name, conformal in forecaster.conformal.items():
-        arrays[f"conformal.{name}"] = conformal.quantiles
-        arrays[f"grouped.{name}"] = conformal.grouped
+    told, calibrated = forecaster.intervals.state()
+    config |= told
+    arrays |= {f"path.{name}": values for name, values in learnt.items()} | calibrated
     (folder / CONFIG).write_text(json.dumps(config, indent=1, allow_nan=False))
     save_file(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS
@@ -462,13 +349,7 @@ def _rebuild(folder: Path, config: dict, arrays: dict[str, np.ndarray]) -> Forec
     forecaster = Forecaster(config["family"], place, config["weather"], horizon, path=path)
     for name in FACTS:
         setattr(forecaster, name, config[name])
-    forecaster.lowest = 0.0 if config["never_negative"] else -np.inf
-    forecaster.meter_groups = config.get("meter_groups", {})
-    forecaster.newcomers = config.get("newcomers", 0)
-    forecaster.conformal = {
-        name: Conformal(arrays[f"conformal.{name}"], arrays[f"grouped.{name}"])
-        for name in config["models"]
-    }
+    forecaster.intervals = Intervals.restored(path, config["models"], config, arrays)
     family = (
         RowFamily if horizon > 1 and config["family"] == "baseline" else FAMILIES[config["family"]]
     )
