@@ -3072,6 +3072,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'smartgrid_ai/serve/history.py'),
                                             'smartgrid_ai.serve.history._known': ( 'serve.history.html#_known',
                                                                                    'smartgrid_ai/serve/history.py'),
+                                            'smartgrid_ai.serve.history._observed': ( 'serve.history.html#_observed',
+                                                                                      'smartgrid_ai/serve/history.py'),
                                             'smartgrid_ai.serve.history._step': ( 'serve.history.html#_step',
                                                                                   'smartgrid_ai/serve/history.py'),
                                             'smartgrid_ai.serve.history._unfinished': ( 'serve.history.html#_unfinished',

@@ -14,8 +14,8 @@ from ..readings import TIMESTAMP, WEATHER_COLUMNS, DataError, watts_per
 
 # %% ../../nbs/71_serve.history.ipynb #4ed325eb
 HOUR = pd.Timedelta(hours=1)
+# Beginnings of steps, (n,) datetime64[us] in UTC and any order, and (n,) values by column, NaN where missing.
 Steps = tuple[np.ndarray, dict[str, np.ndarray]]
-"Beginnings of steps, (n,) datetime64[us] in UTC and any order, and (n,) values by column, NaN where missing."
 
 
 def hourly_means(
@@ -80,6 +80,7 @@ def forecast_history(
     "Hours that a forecast is made from; `DataError` for repeated times, steps longer than an hour, or no load at all."
     hourly, notes, step = hourly_means(past), [], _step(past[0])
     hourly["consumption"] *= watts_per(unit, step / HOUR)
+    hourly.loc[_observed(past, step) < 0.5, "consumption"] = np.nan
     if (last := _unfinished(past, step)) is not None:
         hourly.loc[last, "consumption"] = np.nan
         notes.append(
@@ -111,6 +112,12 @@ def _step(times: np.ndarray) -> pd.Timedelta:
             f"the readings are {step / HOUR:g} hours apart: send steps of an hour or less"
         )
     return step
+
+
+def _observed(past: Steps, step: pd.Timedelta) -> pd.Series:
+    "Share of each hour whose load is known."
+    load = pd.Series(past[1]["consumption"], pd.DatetimeIndex(past[0], tz="UTC"))
+    return load.groupby(load.index.floor("h")).count() * (step / HOUR)
 
 
 def _unfinished(past: Steps, step: pd.Timedelta) -> pd.Timestamp | None:
