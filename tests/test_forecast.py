@@ -23,14 +23,10 @@ from smartgrid_ai.features import FEATURE_NAMES
 from smartgrid_ai.forecast import moe, training
 from smartgrid_ai.forecast.calibration import GROUPS
 from smartgrid_ai.forecast.expert import train_expert
-from smartgrid_ai.forecast.forecaster import (
-    Forecaster,
-    _groups,
-    _groups_of_meters,
-    load_forecaster,
-)
+from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
 from smartgrid_ai.forecast.gate import GateNetwork, fit_gate, relative_errors
 from smartgrid_ai.forecast.gru import GRUNetwork
+from smartgrid_ai.forecast.intervals import Intervals, groups_of_meters
 from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
 from smartgrid_ai.forecast.network import causal_bias
 from smartgrid_ai.forecast.wanted import next_hours
@@ -266,6 +262,7 @@ def test_sigterm_ends_the_process(tmp_path):
 import sys, numpy as np, torch
 from smartgrid_ai.forecast.expert import EpochProgress, train_expert
 from smartgrid_ai.forecast.gru import GRUNetwork
+from smartgrid_ai.forecast.intervals import Intervals, groups_of_meters
 from smartgrid_ai.windows import SequenceData, SequenceTable
 rows = torch.randn(4000, 4)
 table = SequenceTable(rows, rows[:, 0], torch.ones(4000), np.array([0, 4000]))
@@ -348,16 +345,16 @@ def test_from_nine_meters_on_the_calm_and_the_wild_are_calibrated_apart():
     misses = np.random.default_rng(0).normal(size=450) * 2.0**meter
     misses[:3] = np.nan
     names = [f"m{number}" for number in range(9)]
-    groups = _groups_of_meters(misses, meter, names)
+    groups = groups_of_meters(misses, meter, names)
     assert [groups[name] for name in names] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     few = meter < 8
-    assert _groups_of_meters(misses[few], meter[few], names[:8]) == {}
+    assert groups_of_meters(misses[few], meter[few], names[:8]) == {}
 
 
 def test_a_stranger_is_calibrated_like_everyone():
     hours = make_hours(readings(48, meters=2), Place())
     wanted = next_hours(np.arange(96))
-    group = _groups(hours, wanted, {"meter-0": 2})
+    group = Intervals(None, meter_groups={"meter-0": 2}).groups(hours, wanted)
     assert set(group[hours.meter == 0] // GROUPS) == {2}
     assert set(group[hours.meter == 1] // GROUPS) == {0}
     assert (group % 24 == hours.civil_hour).all()
