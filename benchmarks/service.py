@@ -27,8 +27,8 @@ from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
 from smartgrid_ai.features import FEATURE_NAMES
 from smartgrid_ai.forecast.forecaster import Forecaster
 from smartgrid_ai.registry import Registry
+from smartgrid_ai.router import REACHES, bundle_name
 from smartgrid_ai.serve.schemas import EXAMPLE_FEATURES
-from smartgrid_ai.serve.tiers import REACHES, bundle_name
 from smartgrid_ai.windows import chronological_split
 
 PORT = 8765

@@ -200,7 +200,7 @@ def test_a_damaged_model_is_not_served(start, served, tmp_path):
 def test_what_we_rely_on_in_litserve():
     """LitServe is pinned because the service leans on names that it does not promise to keep.
 
-    After an upgrade: read its server.py again, compare with nbs/76_serve.app.ipynb, then change this test.
+    After an upgrade: read its server.py again, compare with nbs/75_serve.app.ipynb, then change this test.
     """
     assert litserve.__version__ == "0.2.19"
     source = inspect.getsource(BaseRequestHandler)

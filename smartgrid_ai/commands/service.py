@@ -102,7 +102,7 @@ def run_predict(options: argparse.Namespace) -> int:
 def _bundle_of(options: argparse.Namespace):  # a `Bundle`
     "The nearest published model that reaches as far as is asked for."
     from smartgrid_ai.registry import Registry
-    from smartgrid_ai.serve.tiers import REACHES, reach_for, trained_for
+    from smartgrid_ai.router import REACHES, reach_for, trained_for
 
     family, horizon = "baseline" if options.model == "baseline" else "moe", options.horizon
     if not 1 <= horizon <= REACHES[-1]:
