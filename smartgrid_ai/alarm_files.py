@@ -22,7 +22,7 @@ from .data.tables import ALIASES, describe_column, find_columns, load_table, suf
 from .data.timestamps import parse_timestamps, wall_clock_to_utc
 from .evaluate.alarms import SENSOR
 from .provenance import git_revision, package_versions
-from .readings import DataError, watts_per
+from .readings import DataError, hour_begins, watts_per
 from .workflow import Source
 
 # %% ../nbs/83_alarm_files.ipynb #0b8d6bb5
@@ -144,7 +144,7 @@ def _said(table: pd.DataFrame, source: Source, path: str) -> pd.DataFrame:
         raise DataError(
             f"{path}: {row.series} at {row.timestamp} is labelled both 1 and 0: keep one of the two"
         )
-    said["timestamp"] = time if has_series(source.data) else time.dt.floor("h")
+    said["timestamp"] = _row_times(time, source)
     return said.groupby(["series", "timestamp"], as_index=False)["label"].max()
 
 
@@ -171,8 +171,14 @@ def _by_row(table: pd.DataFrame, source: Source, where: str) -> pd.DataFrame:
     names = table["series"].astype(str)
     owners = table["model"].astype(str) + "/" + names if "model" in table else names
     time = _instants(table["timestamp"], owners, source, where)
-    time = time if has_series(source.data) else time.dt.floor("h")
-    return pd.DataFrame({"series": names, "timestamp": time})
+    return pd.DataFrame({"series": names, "timestamp": _row_times(time, source)})
+
+
+def _row_times(time: pd.Series, source: Source) -> pd.Series:
+    "Moments as they are, or the hour each lies in where the source is read as hourly readings."
+    if has_series(source.data):
+        return time
+    return pd.Series(hour_begins(pd.DatetimeIndex(time), source.place.past_hour), time.index)
 
 # %% ../nbs/83_alarm_files.ipynb #8dc136cf
 def read_judged(

@@ -19,6 +19,7 @@ from smartgrid_ai.readings import (
     WEATHER_COLUMNS,
     DataError,
     Place,
+    civil_times,
     hour_number,
     hourly_grid,
     meter_bounds,
@@ -54,7 +55,7 @@ def civil_calendar(
     pd.DataFrame
 ):  # n rows: the eight calendar features, the civil day number, and holidays next door
     "The calendar of each hour in the civil time of `place`."
-    civil = pd.DatetimeIndex(hours.astype("datetime64[h]"), tz="UTC").tz_convert(place.timezone)
+    civil = civil_times(pd.DatetimeIndex(hours.astype("datetime64[h]"), tz="UTC"), place)
     dates = civil.tz_localize(None).normalize()
     day = dates.to_numpy().astype("datetime64[D]").astype(np.int64)
     holiday = _holiday_flags(day, place)

@@ -318,9 +318,15 @@ def test_a_foreign_column_of_our_name_is_not_used(csv):
 
 
 def test_stamps_off_the_hour_fall_into_it(csv):
-    read = read_readings(csv("time,W", "2014-01-01 00:30,1", "2014-01-01 01:30,2"))
-    assert [stamp.hour for stamp in read["timestamp"]] == [0, 1]
+    read = read_readings(csv("time,W", "2014-01-01 00:20,1", "2014-01-01 01:20,2"))
+    assert [f"{stamp:%H:%M}" for stamp in read["timestamp"]] == ["00:00", "01:00"]
     assert "stamps off the full hour" in " ".join(read.attrs["notes"])
+
+
+def test_hourly_rows_keep_the_half_hour_at_which_they_begin(csv):
+    read = read_readings(csv("time,W", "2014-01-01 00:30,1", "2014-01-01 01:30,2"))
+    assert [f"{stamp:%H:%M}" for stamp in read["timestamp"]] == ["00:30", "01:30"]
+    assert "off the full hour" not in " ".join(read.attrs["notes"])
 
 
 def test_fahrenheit(csv):

@@ -126,8 +126,12 @@ def test_bad_form_is_described_not_refused(healthy):
     report = validate(pd.concat([mixed, mixed.head(3)]))
     assert sum(found(report, "duplicate").values()) == 3 and not report.ok
     assert sum(found(report, "order").values()) > 100
+    late = healthy.assign(timestamp=healthy["timestamp"] + pd.Timedelta("5min"))
+    assert found(validate(late), "irregular") == {"a": 720, "b": 720}
     half = healthy.assign(timestamp=healthy["timestamp"] + pd.Timedelta("30min"))
-    assert found(validate(half), "irregular") == {"a": 720, "b": 720}
+    assert not found(validate(half), "irregular")
+    late_once = half["timestamp"].where(half.index != 7, half["timestamp"] - pd.Timedelta("30min"))
+    assert found(validate(half.assign(timestamp=late_once)), "irregular") == {"a": 1}
     text = healthy.astype({"consumption": object})
     text.loc[3, "consumption"] = "n/a"
     assert found(validate(text), "type") == {"a": 1}
@@ -236,7 +240,7 @@ def test_cleaning_needs_a_readable_form(healthy):
         DataError, match=r"column 'timestamp': text among numbers.*read the file anew"
     ):
         clean(healthy.assign(timestamp=healthy["timestamp"].dt.tz_localize(None)))
-    with pytest.raises(DataError, match="not on the full hour"):
+    with pytest.raises(DataError, match="not where hours begin"):
         clean(healthy.assign(timestamp=healthy["timestamp"] + pd.Timedelta("5min")))
 
 

@@ -21,7 +21,7 @@ from .descriptors import MEMORY, describe_run, usual_load
 from .reasons import ANSWERS, UNKNOWN, kind_sentence
 from .series import Signal, signals
 from ..data.faults import FAULTS
-from ..readings import DataError, Place
+from ..readings import DataError, Place, civil_times
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #9daab922
 STORE = "kinds.json"  # in the package's static files
@@ -177,7 +177,7 @@ def _meter(
         else None
         for name in ("voltage", "frequency")
     }
-    civil = load.index.tz_convert(place.timezone).hour.to_numpy()
+    civil = civil_times(load.index, place).hour.to_numpy()
     return Meter(load.index, load.to_numpy(), expected, scale, civil, **grid)
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #888e8146
@@ -246,7 +246,7 @@ def _with_holidays(
 ]:  # by position: a sentence, empty unless half of the alarm is on a holiday or its eve
     "What the calendar has to say about the alarm of each hour so far."
     positions = [position for position, *_ in found]
-    days = hours[positions].tz_convert(place.timezone).date
+    days = civil_times(hours[positions], place).date
     known = _special_days(days, place)
     told, before, length, count, name = {}, None, 0, 0, ""
     for position, day in zip(positions, days, strict=True):

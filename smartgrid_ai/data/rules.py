@@ -11,14 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..readings import COVARIATES, REQUIRED, TIMESTAMP, DataError
+from smartgrid_ai.readings import (
+    COVARIATES,
+    REQUIRED,
+    TIMESTAMP,
+    DataError,
+    commonest_past_hour,
+)
 
 # %% ../../nbs/08_data.rules.ipynb #6aa3cf9c
 RULES = {
     "type": ("error", "text among numbers, or a stamp without time or zone"),
     "order": ("error", "row lies before its predecessor in time"),
     "duplicate": ("error", "meter and hour occur before"),
-    "irregular": ("error", "stamp is not on the full hour"),
+    "irregular": ("error", "stamp is not where hours begin"),
     "infinite": ("error", "value is infinite"),
     "range": ("error", "value is physically impossible"),
     "missing_value": ("warning", "row without a value"),
@@ -109,7 +115,9 @@ def in_order(
         frame, codes, stamps = frame.iloc[order], codes[order], stamps[order]
     twin = np.r_[False, (np.diff(codes) == 0) & (np.diff(stamps) == 0)]
     problems.append(("duplicate", "timestamp", frame[twin]))
-    problems.append(("irregular", "timestamp", frame[stamps % 3_600_000_000 != 0]))
+    past = commonest_past_hour(pd.DatetimeIndex(frame["timestamp"]), pd.Timedelta(0))
+    off = stamps % 3_600_000_000 != past // pd.Timedelta(1, "us")
+    problems.append(("irregular", "timestamp", frame[off]))
     if twin.any():
         frame, codes, stamps = frame[~twin], codes[~twin], stamps[~twin]
     follows = np.r_[False, (np.diff(codes) == 0) & (np.diff(stamps) == 3_600_000_000)]

@@ -23,7 +23,14 @@ from smartgrid_ai.data.tables import (
     write_table,
 )
 from .timestamps import parse_timestamps, wall_clock_to_utc
-from ..readings import COVARIATES, TIMESTAMP, DataError, watts_per
+from smartgrid_ai.readings import (
+    COVARIATES,
+    TIMESTAMP,
+    DataError,
+    Place,
+    commonest_past_hour,
+    watts_per,
+)
 
 _all_ = ["write_table"]
 
@@ -238,8 +245,25 @@ def _without_twins(
     return table[~identical]
 
 # %% ../../nbs/12_data.sources.ipynb #695eec36
+def _past_hour(
+    instants: np.ndarray,  # (rows,) µs
+    steps: np.ndarray,  # (meters,) µs
+    otherwise: pd.Timedelta,  # of the clocks of the place
+) -> int:  # µs
+    "How long after each full hour of UTC the hours of a file begin."
+    if (steps == HOUR_US).all():
+        stamps = pd.DatetimeIndex(instants.astype("datetime64[us]"), tz="UTC")
+        otherwise = commonest_past_hour(stamps, pd.Timedelta(0))
+    return otherwise // pd.Timedelta(1, "us")
+
+
 def _to_hours(
-    file: RawTable, table: pd.DataFrame, meters: np.ndarray, unit: str, step: str | None
+    file: RawTable,
+    table: pd.DataFrame,
+    meters: np.ndarray,
+    unit: str,
+    step: str | None,
+    zone_past: pd.Timedelta,  # after full hours of UTC, where hours begin by the clocks of the place
 ) -> pd.DataFrame:
     "Canonical hourly columns from sorted rows of any step."
     codes, instants = table["code"].to_numpy(), table["instant"].to_numpy()
@@ -249,10 +273,11 @@ def _to_hours(
         name: table[name].to_numpy() for name in ("consumption", *COVARIATES) if name in table
     }
     values["consumption"] = values["consumption"] * factor
-    hours = instants // HOUR_US
+    past = _past_hour(instants, steps, zone_past)
+    hours = (instants - past) // HOUR_US
     starts = np.r_[True, (np.diff(codes) != 0) | (np.diff(hours) != 0)]
     extras = [name for name in EXTRAS if name in table]
-    if (steps < HOUR_US).any() or not starts.all() or (instants % HOUR_US).any():
+    if (steps < HOUR_US).any() or not starts.all() or ((instants - past) % HOUR_US).any():
         file.notes.append(_averaging(steps))
         values = _hourly_means(np.cumsum(starts) - 1, HOUR_US / steps[codes[starts]], values)
         file.notes += [f"columns not used: {', '.join(extras)}"] if extras else []
@@ -260,7 +285,7 @@ def _to_hours(
         values |= {name: table[name].to_numpy() for name in extras}
         if "expected" in values:
             values["expected"] = values["expected"] * factor
-    stamps = (hours[starts] * HOUR_US).astype("datetime64[us]")
+    stamps = (hours[starts] * HOUR_US + past).astype("datetime64[us]")
     columns = {
         "meter_id": pd.array(meters, dtype="str").take(codes[starts]),
         "timestamp": pd.Series(stamps).dt.tz_localize("UTC").astype(TIMESTAMP),
@@ -338,7 +363,8 @@ def canonical_readings(
     codes, meters = _meters(file)
     instants, read_by = _instants(file, codes, clock, timezone)
     rows = _rows_in_order(file, codes, instants)
-    readings = _to_hours(file, _without_twins(file, rows, meters), meters, told, step)
+    rows = _without_twins(file, rows, meters)
+    readings = _to_hours(file, rows, meters, told, step, Place(timezone).past_hour)
     if doubt := clock_doubt(readings, timezone, read_by):
         file.notes.append(doubt)
     readings.attrs["notes"] = file.notes

@@ -127,7 +127,7 @@ class Outlook:
     ) -> dict:  # the fields of a `ForecastAnswer` but `latency_ms`
         "Forecast the hours behind one meter's last reading; `DataError` for unusable readings, `ModelError` for a tier that cannot."
         begun = time.process_time()
-        readings, notes = forecast_history(past, weather, unit)
+        readings, notes = forecast_history(past, weather, unit, self._place(horizon, place or {}))
         question = Question(readings, horizon, meter, place or {})
         reply, failed = self._first(TIERS if tier == "auto" else (tier,), question)
         reason = "the best tier that can" if tier == "auto" else f"tier {tier} was asked for"
@@ -144,6 +144,17 @@ class Outlook:
             "warnings": [*notes, *reply.doubts, *failed],
             "cost": time.process_time() - begun,
         }
+
+    def _place(self, horizon: int, asked: dict[str, str]) -> Place:
+        "Whose clocks say where an hour begins: those that were asked for, else those of the models."
+        for family in FAMILY.values():
+            name = trained_for(horizon, family, self.shelf.active())
+            try:
+                if name is not None:
+                    return place_meant(self.shelf.get(name)[1].place, asked)
+            except ModelError:
+                continue
+        return place_meant(Place(), asked)
 
     def _first(self, tiers: Sequence[str], question: Question) -> tuple[Reply, list[str]]:
         "The reply of the first tier that has one, and why those before it have none."

@@ -153,10 +153,11 @@ class Predictor:
         version: str = "champion",
     ) -> dict:
         "Judge the last hour of one meter's readings; also `DataError` for unusable readings."
-        readings = judged_history(past)
         if ANOMALY in self.registry.names() and not place:
             place = self.get(ANOMALY, version)[0].manifest["parameters"].get("place")
-        features = make_features(readings, Place(**(place or {})), ahead=1)
+        stood = Place(**(place or {}))
+        readings = judged_history(past, stood)
+        features = make_features(readings, stood, ahead=1)
         row = features[list(FEATURE_NAMES)].to_numpy(float)[-1:]
         return self.judge(row, version)[0] | {"judged": readings["timestamp"].iloc[-1].isoformat()}
 
