@@ -17,7 +17,10 @@ from smartgrid_ai.serve.predictor import Predictor
 from smartgrid_ai.workflow import Source
 
 HALVES = ("Asia/Kolkata", "America/St_Johns", "Asia/Kathmandu")
-TWINS = {"Asia/Kolkata": "Etc/GMT-6", "Asia/Kathmandu": "Etc/GMT-6"}  # begins its hours in the same hours of UTC
+TWINS = {
+    "Asia/Kolkata": "Etc/GMT-6",
+    "Asia/Kathmandu": "Etc/GMT-6",
+}  # begins its hours in the same hours of UTC
 
 
 def wall_file(path, step="h", hours=24 * 80, meters=2):

@@ -177,3 +177,70 @@ def test_the_same_seed_draws_the_same_pretenders(load):
     one, again, other = (pretenders(load, hours, origins, 1, seed) for seed in (3, 3, 4))
     assert np.array_equal(one[1], again[1]) and np.array_equal(one[2], again[2])
     assert not np.array_equal(one[2], other[2])
+
+
+# Who forecasts a newcomer
+
+
+@pytest.fixture(scope="module")
+def ahead(load) -> Forecaster:
+    known = load[load["meter_id"] < "meter-10"].reset_index(drop=True)
+    return Forecaster("moe", PLACE, horizon=24, **QUICK).fit(
+        known, chronological_split(known, PLACE)
+    )
+
+
+def without_newcomer(forecaster: Forecaster) -> Forecaster:
+    other = copy(forecaster)
+    other.family = copy(forecaster.family)
+    other.family.mixture = replace(forecaster.family.mixture, newcomer=None)
+    return other
+
+
+@pytest.mark.parametrize(("hours", "alone"), [(0, True), (20, True), (119, True), (120, False)])
+def test_days_ahead_a_newcomer_is_left_to_its_own_network(load, ahead, hours, alone):
+    new = strangers(load, hours, 24).drop(columns="truth")
+    said = ahead.predict(new, levels=dict.fromkeys(new["meter_id"].unique(), 500.0))
+    shares = said.filter(like="gate_")
+    if alone:
+        assert shares.isna().all(axis=None)
+    else:
+        np.testing.assert_allclose(shares.sum(axis=1), 1)
+    usual = without_newcomer(ahead).predict(new, levels=dict.fromkeys(new["meter_id"].unique(), 500.0))  # fmt: skip
+    assert np.isclose(said["prediction"], usual["prediction"], rtol=1e-9).all() == (not alone)
+
+
+def test_a_newcomer_beside_known_meters_changes_nothing_of_theirs(load, ahead):
+    known = load[load["meter_id"] == "meter-03"].reset_index(drop=True)
+    new = strangers(load, 30, 24).drop(columns="truth").iloc[: 30 + 24]
+    both = ahead.predict(pd.concat([known, new], ignore_index=True))
+    pd.testing.assert_frame_equal(both[both["meter_id"] == "meter-03"], ahead.predict(known))
+
+
+def test_its_network_takes_nothing_from_the_others(load, ahead, monkeypatch):
+    known = load[load["meter_id"] < "meter-10"].reset_index(drop=True)
+    monkeypatch.setattr("smartgrid_ai.forecast.moe.CROWD", 99)
+    plain = Forecaster("moe", PLACE, horizon=24, **QUICK)
+    plain.fit(known, chronological_split(known, PLACE))
+    assert plain.family.mixture.newcomer is None
+    pd.testing.assert_frame_equal(plain.predict(known), ahead.predict(known))
+
+
+@pytest.mark.parametrize(("horizon", "experts"), [(1, ("dense",)), (24, ("tree",))])
+def test_an_hour_ahead_and_without_dense_nobody_is_apart(load, horizon, experts):
+    quick = QUICK | {"experts": experts, "batches": 2}
+    known = load[load["meter_id"] < "meter-10"].reset_index(drop=True)
+    model = Forecaster("moe", PLACE, horizon=horizon, **quick)
+    assert model.fit(known, chronological_split(known, PLACE)).family.mixture.newcomer is None
+
+
+@pytest.mark.parametrize("hours", [0, 30])
+def test_what_comes_after_the_issue_does_not_reach_a_newcomer(load, ahead, hours):
+    new = strangers(load, hours, 24).drop(columns="truth")
+    levels = dict.fromkeys(new["meter_id"].unique(), 500.0)
+    row = new.groupby("meter_id").cumcount()
+    poisoned = new.assign(consumption=new["consumption"].where(row < hours, 1e6))
+    frames = [ahead.frame(table, levels=levels) for table in (new, poisoned)]
+    wanted = next_days(frames[0].hours.bounds[:-1] + hours)
+    one, other = (ahead.family.answer(frame, wanted).location["moe"] for frame in frames)
+    np.testing.assert_array_equal(one, other)
