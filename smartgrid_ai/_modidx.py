@@ -2716,7 +2716,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'smartgrid_ai.origins.Gatherer._level': ('origins.html#gatherer._level', 'smartgrid_ai/origins.py'),
                                       'smartgrid_ai.origins.Gatherer._shares': ('origins.html#gatherer._shares', 'smartgrid_ai/origins.py'),
                                       'smartgrid_ai.origins.Gatherer._size': ('origins.html#gatherer._size', 'smartgrid_ai/origins.py'),
-                                      'smartgrid_ai.origins.Gatherer._ways': ('origins.html#gatherer._ways', 'smartgrid_ai/origins.py'),
                                       'smartgrid_ai.origins.Gatherer.expected': ( 'origins.html#gatherer.expected',
                                                                                   'smartgrid_ai/origins.py'),
                                       'smartgrid_ai.origins.Gatherer.load': ('origins.html#gatherer.load', 'smartgrid_ai/origins.py'),

@@ -10,6 +10,7 @@ __all__ = ['BLOCK', 'MOST_DAYS', 'LOOKBACK', 'DAY_LAGS', 'WEEK_LAGS', 'WEEKS', '
 
 # %% ../nbs/26_origins.ipynb #86d1e0ab
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -51,11 +52,8 @@ class OriginTable:
     calendar: Tensor  # (rows, 25)
     weather: Tensor  # (rows, columns) standardised
     expected: Tensor  # (rows,) relative
-    group_expected: Tensor  # (rows,) relative
-    group_total: (
-        Tensor  # (rows,) float64, sum of 1 + group_expected over the meter's known rows before
-    )
-    differences: Tensor  # (rows, components) relative
+    group_total: Tensor  # (rows,) float64, sum of what the group's weights expect over the meter's known rows before
+    ways: Tensor  # (rows, 1 + components) relative: 1 + what the group's weights expect, then the components
     noise: float  # variance that an hour counts with when the shares of components are estimated, relative
 
 
@@ -131,23 +129,19 @@ class Gatherer:
         "(strange, 1 + components, 1) of group and components in the load, in sizes: mean of the posterior."
         rows = self.origin + torch.arange(-LONGEST_HISTORY, 0)
         load, known = (values[self.strange].double() for values in self.load(rows))
-        ways = self._ways(torch.maximum(rows, self.first)[self.strange]).double() * known[..., None]
+        inside = torch.maximum(rows, self.first)[self.strange]
+        ways = _at(self.table.ways, inside).double() * known[..., None]
         penalty = torch.full((ways.shape[-1],), self.table.noise, dtype=torch.float64)
         penalty[0] /= LEVEL_SPREAD**2
         square, cross = ways.mT @ ways, ways.mT @ (load * known)[..., None]
         cross[:, 0] += penalty[0] * (self.level / self.size)[self.strange]
         return torch.linalg.solve(square + torch.diag(penalty), cross).float()
 
-    def _ways(self, rows: Tensor) -> Tensor:
-        "(strange, hours, 1 + components) group and components."
-        group = 1 + _at(self.table.group_expected, rows)
-        return torch.cat([group[..., None], _at(self.table.differences, rows)], -1)
-
     def expected(self, rows: Tensor) -> Tensor:
         "(batch, hours) load by the structure, in sizes, whatever the rows."
         own = (1 + _at(self.table.expected, rows)) * (self.level / self.size)
         if self.shares is not None:
-            own[self.strange] = (self._ways(rows[self.strange]) @ self.shares)[..., 0]
+            own[self.strange] = (_at(self.table.ways, rows[self.strange]) @ self.shares)[..., 0]
         if self.aged is not None:
             own = own + self.aged.gather(1, (rows - self.origin) % BLOCK)
         return own
@@ -158,6 +152,7 @@ class Gatherer:
         known = (rows >= self.first) & (rows < self.origin) & _at(self.table.known, inside)
         return torch.where(known, _at(self.table.filled, inside) / self.size, 0.0), known
 
+    @cached_property
     def recent_miss(self) -> Tensor:
         "(batch, 1) mean miss of the structure over the last known day, 0 when there is none."
         rows = self.origin + torch.arange(-BLOCK, 0)
@@ -191,6 +186,7 @@ class Known:
     parts: list[Tensor]  # (batch, hours, some columns) each, not yet scaled
     seasonal: Tensor  # (batch, hours) reference in sizes
     normalised: Tensor  # (batch, hours) reference in sizes
+    expected: Tensor  # (batch, hours) load by the structure, in sizes
 
 
 def known_columns(
@@ -199,7 +195,7 @@ def known_columns(
     day: Tensor,  # (batch, 1) number of the block, 1 = day ahead
 ) -> Known:
     "Calendar, weather, lags and references of hours; nothing from the origin on but calendar and weather."
-    table, expected, recent = around.table, around.expected(rows), around.recent_miss()
+    table, expected, recent = around.table, around.expected(rows), around.recent_miss
     loads, misses = _lags(around, rows, day, recent)
     seasonal = _weighted(loads, SEASONAL)
     normalised = expected + _weighted(misses, NORMALISED)
@@ -218,7 +214,7 @@ def known_columns(
         parts += [now, now - before(weather, latest), now - before(weather, week)]
         parts += [now[..., :3] - before(weather[:, :3], hour)]
     parts += _columns([*misses[:7], _usual(misses), normalised - 1, expected - 1])
-    return Known(parts, seasonal, normalised)
+    return Known(parts, seasonal, normalised, expected)
 
 
 def _columns(values: list[Tensor]) -> list[Tensor]:
@@ -356,6 +352,9 @@ class OriginEncoder:
             np.isnan(told), np.where(np.isnan(level), self.state["fallback"], level), told
         )
         group = self.structure.apply(hours, group=True)
+        ways = np.column_stack(
+            [np.float32(1) + np.float32(group), self.structure.differences(hours)]
+        )
         known = np.isfinite(hours.filled)
         as_float = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
         before = lambda values: torch.from_numpy(_sums_before(values, hours.bounds))  # noqa: E731
@@ -365,8 +364,8 @@ class OriginEncoder:
             total=before(np.abs(filled)), count=before(known),
             first=torch.from_numpy(hours.first.astype(np.int64)), level=as_float(level), usual=as_float(usual),
             calendar=torch.from_numpy(hours.calendar), weather=as_float(self.structure.standardised(hours)),
-            expected=as_float(expected), group_expected=as_float(group), group_total=before((1 + group) * known),
-            differences=torch.from_numpy(self.structure.differences(hours)), noise=float(self.state["noise"][0]),
+            expected=as_float(expected), group_total=before((1 + group) * known),
+            ways=torch.from_numpy(ways), noise=float(self.state["noise"][0]),
         )  # fmt: skip
 
     def encode(
@@ -414,7 +413,7 @@ class OriginEncoder:
         channels = [
             load - 1,
             (load - seen.seasonal) / residual,
-            (load - around.expected(inside)) / residual,
+            (load - seen.expected) / residual,
         ]
         values = [*((channel * known).clamp(-8, 8) for channel in channels), known.float()]
         return self._scaled(seen, residual, *_columns(values))

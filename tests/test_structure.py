@@ -105,11 +105,11 @@ def test_without_a_reading_a_meter_is_its_group(kinds, learnt_from_kinds):
 def test_a_single_meter_has_nobody_to_differ_from(kinds):
     one = make_hours(readings(24 * 70, temperature=False), Place())
     encoder, table = encoded(one)
-    assert not table.differences.any()
+    assert not table.ways[:, 1:].any()
     origin = torch.tensor([24 * 60])
     pretending = Gatherer(table, origin, origin - 48)
     assert torch.isfinite(pretending.expected(origin[:, None] + torch.arange(24))).all()
-    assert encoder.table(kinds).differences.any(), "other meters may differ as this one does"
+    assert encoder.table(kinds).ways[:, 1:].any(), "other meters may differ as this one does"
 
 
 def test_a_monster_does_not_become_the_first_component():
