@@ -7,6 +7,7 @@ from loads import readings
 from serving import shop
 
 from smartgrid_ai.alarm_files import alarm_artefacts, read_labels, read_scores
+from smartgrid_ai.anomaly.stream import LoadScorer
 from smartgrid_ai.cli import main
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.features import FEATURE_NAMES, make_features
@@ -130,3 +131,15 @@ def test_the_service_forecasts_hours_of_the_wall_clock(served, minutes):
     )
     assert [row["timestamp"][11:] for row in answer["forecast"]][:2] == ["00:00:00+05:30", "01:00:00+05:30"]  # fmt: skip
     assert len(answer["forecast"]) == 24
+
+
+def test_a_stream_counts_every_moment_to_its_hour_of_the_wall_clock(tmp_path):
+    wall_file(tmp_path / "wall.csv", hours=24 * 40, meters=1)
+    read = local(tmp_path / "wall.csv", "Asia/Kolkata")
+    known, later = read.iloc[:-48], read.iloc[-48:]
+    scorer = LoadScorer(Place("Asia/Kolkata")).fit(known)
+    hours = [
+        scorer.score("meter-0", stamp + pd.Timedelta("45min"), load)["hour"]
+        for stamp, load in zip(later["timestamp"], later["consumption"])
+    ]
+    np.testing.assert_array_equal(hours, hour_number(later["timestamp"]))

@@ -152,12 +152,13 @@ class LoadScorer:
     def score(
         self,
         meter: str,
-        timestamp: pd.Timestamp | str,  # time-zone aware; the hour it lies in counts
+        timestamp: pd.Timestamp
+        | str,  # time-zone aware; the hour of the wall clock it lies in counts
         consumption: float,  # same unit as in training, NaN = missing
         **others: float,  # temperature °C, voltage V, frequency Hz
     ) -> dict:  # meter, hour (since 1970, UTC), consumption, and one row of `LoadJudge.judge`
         "Judge one reading, then learn from it; `DataError` naming meter and value for what cannot be judged."
-        judge, hour = self._judge_of(meter), _hour_of(meter, timestamp)
+        judge, hour = self._judge_of(meter), _hour_of(meter, timestamp, self.place)
         unknown = set(others) - set(OTHERS)
         if unknown:
             raise DataError(f"{unknown.pop()!r} is not judged: give any of {', '.join(OTHERS)}")
@@ -294,7 +295,8 @@ def _table(meter: str, part: Part, answers: dict[str, np.ndarray], rows: pd.Inde
     return table
 
 
-def _hour_of(meter: str, timestamp: pd.Timestamp | str) -> int:
+def _hour_of(meter: str, timestamp: pd.Timestamp | str, place: Place) -> int:
+    "Number of the hour of the wall clock in which a moment lies; of a full hour of UTC its own."
     try:
         moment = pd.Timestamp(timestamp)
     except (ValueError, TypeError, OverflowError):
@@ -303,7 +305,9 @@ def _hour_of(meter: str, timestamp: pd.Timestamp | str) -> int:
         raise DataError(f"meter {meter}: {timestamp!r} is no point in time: write it like 2024-03-01 13:00Z")  # fmt: skip
     if moment.tz is None:
         raise DataError(f"meter {meter}: timestamp {timestamp!s} has no time zone: write it in UTC")
-    return int(moment.timestamp() // 3600)
+    seconds = moment.timestamp()
+    past = place.past_hour.total_seconds() if seconds % 3600 else 0.0
+    return int((seconds - past) // 3600)
 
 
 def _number(meter: str, name: str, value: float) -> float:
