@@ -22,7 +22,7 @@ from torch import nn
 from .descriptor import constants
 from .errors import DataError, ModelError
 from .files import replacing
-from .forecast.moe import NEWCOMER, Frame
+from .forecast.moe import Frame
 from .forecast.wanted import Wanted
 from smartgrid_ai.portable import (
     OnnxNetwork,
@@ -220,10 +220,8 @@ def _worked_example(path: Path, network: nn.Module) -> dict:
 
 def _write_networks(mixture, workplace: Path) -> dict:
     "Write every network; returns their part of export.json."
-    written, skipped, networks = {}, {}, {**mixture.networks, "gate": mixture.gate}
-    if mixture.newcomer:
-        networks[NEWCOMER] = mixture.newcomer
-    for name, network in networks.items():
+    written, skipped = {}, {}
+    for name, network in {**mixture.networks, "gate": mixture.gate}.items():
         outputs = ("weights",) if name == "gate" else ("forecast",)
         path = workplace / f"{name}.onnx"
         facts = asdict(export_network(network, path, outputs=outputs))
@@ -237,7 +235,7 @@ def _judge(
     forecaster, workplace: Path, judged: pd.DataFrame, tolerance: float, facts: dict
 ) -> list[Verdict]:
     "Quantise the experts, keep those that hold, and note the numbers of all."
-    experts = [name for name in facts["networks"] if name not in ("gate", NEWCOMER)]
+    experts = [name for name in facts["networks"] if name != "gate"]
     for name in experts:
         quantise(workplace / f"{name}.onnx")
     verdicts = accept_int8(forecaster, workplace, judged, tolerance)

@@ -247,11 +247,10 @@ AGED_WAVES, AGED_FALL = 4, 0.7  # waves of the day, each so much smaller than th
 def young_history(
     generator: np.random.Generator,
     count: int,
-    longest: int = LONGEST_HISTORY,  # hours
-) -> np.ndarray:  # (count,) hours; of up to 336 a third less than a day, a fifth more than a week
+) -> np.ndarray:  # (count,) hours, 0 … 336; a third less than a day, a fifth more than a week
     "How long meters that pretend to be new have been there."
     shift = BLOCK / 2
-    drawn = generator.uniform(np.log(shift), np.log(shift + longest), count)
+    drawn = generator.uniform(np.log(shift), np.log(shift + LONGEST_HISTORY), count)
     return (np.exp(drawn) - shift).astype(np.int64)
 
 

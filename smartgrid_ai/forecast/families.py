@@ -22,7 +22,6 @@ from .hourly import HourlyFrame
 from .lightgbm import LightGBMPeer
 from smartgrid_ai.forecast.moe import (
     EXPERTS,
-    NEWCOMER,
     TREE_ROWS,
     Frame,
     Mixture,
@@ -210,17 +209,13 @@ class MixtureFamily:
         if self.mixture.tree:
             self.mixture.tree.save(folder)
         parts = {**self.mixture.networks, "gate": self.mixture.gate}
-        if self.mixture.newcomer:
-            parts[NEWCOMER] = self.mixture.newcomer
         told = {name: asdict(own) for name, own in self.mixture.settings.items()}
         arrays = {
             f"{part}.{key}": value.numpy()
             for part, net in parts.items()
             for key, value in net.state_dict().items()
         }
-        return {"settings": told, NEWCOMER: NEWCOMER in parts}, arrays | {
-            "correction": self.mixture.correction
-        }
+        return {"settings": told}, arrays | {"correction": self.mixture.correction}
 
     @classmethod
     def load(
@@ -239,11 +234,7 @@ class MixtureFamily:
         }
         mixture.correction = arrays["correction"]
         mixture.gate = GateNetwork(CIRCUMSTANCES, len(experts))
-        parts = {**mixture.networks, "gate": mixture.gate}
-        if config.get(NEWCOMER):
-            own = mixture.settings.get("dense", ExpertSettings())
-            mixture.newcomer = parts[NEWCOMER] = new_network("dense", path, sizes, own)
-        for name, network in parts.items():
+        for name, network in {**mixture.networks, "gate": mixture.gate}.items():
             state = {key: torch.from_numpy(value) for key, value in part_of(arrays, name).items()}
             network.load_state_dict(state)
             network.eval()

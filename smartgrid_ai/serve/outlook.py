@@ -63,8 +63,8 @@ def _only_meter(forecaster) -> str | None:
 
 
 def _mean_weights(table: pd.DataFrame) -> dict[str, float] | None:
-    "Mean weight of each expert over the hours; None without a gate, or where it has no say."
-    weights = table.filter(like="gate_").mean().dropna()
+    "Mean weight of each expert over the hours; None without a gate."
+    weights = table.filter(like="gate_").mean()
     named = {name.removeprefix("gate_"): float(weight) for name, weight in weights.items()}
     return named or None
 
