@@ -3089,6 +3089,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'smartgrid_ai/serve/guard.py')},
             'smartgrid_ai.serve.history': { 'smartgrid_ai.serve.history._canonical': ( 'serve.history.html#_canonical',
                                                                                        'smartgrid_ai/serve/history.py'),
+                                            'smartgrid_ai.serve.history._commonest_gap': ( 'serve.history.html#_commonest_gap',
+                                                                                           'smartgrid_ai/serve/history.py'),
                                             'smartgrid_ai.serve.history._known': ( 'serve.history.html#_known',
                                                                                    'smartgrid_ai/serve/history.py'),
                                             'smartgrid_ai.serve.history._observed': ( 'serve.history.html#_observed',

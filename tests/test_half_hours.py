@@ -13,6 +13,7 @@ from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.features import FEATURE_NAMES, make_features
 from smartgrid_ai.readings import HOUR, Place, hour_number, hourly_grid
 from smartgrid_ai.registry import Registry
+from smartgrid_ai.serve.history import judged_history
 from smartgrid_ai.serve.outlook import Outlook
 from smartgrid_ai.serve.predictor import Predictor
 from smartgrid_ai.workflow import Source
@@ -143,3 +144,9 @@ def test_a_stream_counts_every_moment_to_its_hour_of_the_wall_clock(tmp_path):
         for stamp, load in zip(later["timestamp"], later["consumption"])
     ]
     np.testing.assert_array_equal(hours, hour_number(later["timestamp"]))
+
+
+def test_every_second_hour_is_still_judged():
+    times = np.datetime64("2024-03-01T18:30", "us") + np.arange(100) * np.timedelta64(2, "h")
+    history = judged_history((times, {"consumption": np.full(100, 500.0)}), Place("Asia/Kolkata"))
+    assert len(history) == 100 and (history["timestamp"].dt.minute == 30).all()

@@ -40,10 +40,15 @@ def hourly_means(
     return table.groupby(hour_begins(table.index, past_hour)).mean()
 
 # %% ../../nbs/71_serve.history.ipynb #20a283c8
-def _step(times: np.ndarray) -> pd.Timedelta:
-    "What lies between most readings and the next, an hour where there is but one; `DataError` when it is more."
+def _commonest_gap(times: np.ndarray) -> pd.Timedelta:
+    "What lies between most readings and the next, an hour where there is but one."
     gaps, counts = np.unique(np.diff(np.sort(times)), return_counts=True)
-    step = pd.Timedelta(gaps[counts.argmax()]) if len(gaps) else HOUR
+    return pd.Timedelta(gaps[counts.argmax()]) if len(gaps) else HOUR
+
+
+def _step(times: np.ndarray) -> pd.Timedelta:
+    "The same; `DataError` when it is more than an hour."
+    step = _commonest_gap(times)
     if step > HOUR:
         raise DataError(
             f"the readings are {step / HOUR:g} hours apart: send steps of an hour or less"
@@ -53,7 +58,7 @@ def _step(times: np.ndarray) -> pd.Timedelta:
 
 def _past_hour(times: np.ndarray, place: Place) -> pd.Timedelta:
     "How long after full hours of UTC the hours begin: of hourly readings as they are, else by the clocks of the place."
-    if len(times) and _step(times) == HOUR:
+    if len(times) and _commonest_gap(times) >= HOUR:
         return commonest_past_hour(pd.DatetimeIndex(times, tz="UTC"), place.past_hour)
     return place.past_hour
 
