@@ -262,7 +262,6 @@ def test_sigterm_ends_the_process(tmp_path):
 import sys, numpy as np, torch
 from smartgrid_ai.forecast.expert import EpochProgress, train_expert
 from smartgrid_ai.forecast.gru import GRUNetwork
-from smartgrid_ai.forecast.intervals import Intervals, groups_of_meters
 from smartgrid_ai.windows import SequenceData, SequenceTable
 rows = torch.randn(4000, 4)
 table = SequenceTable(rows, rows[:, 0], torch.ones(4000), np.array([0, 4000]))

@@ -170,7 +170,7 @@ class Reading(Weather):
 
 
 class Placed(Strict):
-    "Whose calendar counts; unless it is said, that of the place the models were trained for."
+    "Whose calendar counts, and whose clocks say where an hour begins; unless it is said, those of the place the models were trained for."
 
     timezone: str | None = Field(None, max_length=64, examples=["Australia/Melbourne"])
     country: str | None = Field(None, max_length=2, examples=["AU"])
