@@ -40,6 +40,7 @@ COMMANDS = [
     "export",
     "serve",
     "detect",
+    "watch",
 ]
 METERS, DAYS, ZONE = ["household-1", "shop-1"], 100, "Europe/Berlin"
 HERE = ("--unit", "kW", "--timezone", ZONE, "--country", "DE")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from smartgrid_ai.anomaly import kinds as module
 from smartgrid_ai.anomaly.descriptors import MEMORY, describe_run, strange_span, usual_load
 from smartgrid_ai.anomaly.kinds import (
+    Fleet,
     Meter,
     alarm_kinds,
     hourly_meters,
@@ -381,6 +382,7 @@ def test_fleet_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "MOST_OTHERS", 3)
     nothing = np.zeros(5)
     meter = Meter(HOURS[:5], nothing, nothing, nothing + 1, nothing, None, None)
-    *_, others = module._fleets({str(number): meter for number in range(11)})
+    fleet = Fleet({str(number): meter for number in range(11)}, Place())
+    others = {name: fleet.others(name) for name in fleet.meters}
     assert all(1 <= len(rest) <= 3 and name not in rest for name, rest in others.items())
     assert alarm_kinds(meter, np.zeros(5, dtype=bool)) == []

@@ -62,7 +62,9 @@ def _hours(count: float) -> str:
 
 
 def _times(share: float) -> str:
-    "A factor that is far from 1."
+    "A factor, as one would say it."
+    if 0.1 <= abs(share) < 2:
+        return f"{share:.0%} of it"
     if abs(share) >= 1:
         return f"{share:,.0f} times as much"
     return f"1/{1 / share:,.0f} of it" if share else "none of it"

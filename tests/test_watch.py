@@ -1,0 +1,329 @@
+"""A standing watch says in nightly pieces what `detect` says of the whole, and is not put off by the disorder of files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from smartgrid_ai.anomaly.detect import detect
+from smartgrid_ai.anomaly.kinds import name_kinds
+from smartgrid_ai.anomaly.stream import load_scorer
+from smartgrid_ai.anomaly.watch import Watch, load_watch
+from smartgrid_ai.cli import main
+from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
+from smartgrid_ai.data.tables import write_table
+from smartgrid_ai.readings import ModelError, Place
+
+BEGIN, END = pd.Timestamp("2015-09-01", tz="UTC"), pd.Timestamp("2015-10-12", tz="UTC")
+TOLD = ["score", "alarm", "expected", "residual", "kind", "kind_probability", "because"]
+
+
+@pytest.fixture(scope="module")
+def readings() -> pd.DataFrame:
+    "A year of four meters; some hours are missing, some have no load."
+    whole = simulate("small", seed=5).drop(columns=["fault", "expected"])
+    whole = whole[whole["timestamp"] < END]
+    gone = whole["timestamp"].between("2015-09-20 10:00Z", "2015-09-21 03:00Z")
+    gone &= whole["meter_id"] == "office-1"
+    whole.loc[whole.index[5000:5009], "consumption"] = np.nan
+    return whole[~gone].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def early(readings) -> pd.DataFrame:
+    return readings[readings["timestamp"] < BEGIN]
+
+
+@pytest.fixture(scope="module")
+def late(readings) -> pd.DataFrame:
+    return readings[readings["timestamp"] >= BEGIN]
+
+
+@pytest.fixture(scope="module")
+def memory(early, tmp_path_factory) -> Path:
+    "Of a watch that has learned and judged nothing."
+    watch, path = Watch(SIMULATED_PLACE), tmp_path_factory.mktemp("watch") / "w.safetensors"
+    assert watch.learn(early) == []
+    watch.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def at_once(memory, late) -> pd.DataFrame:
+    return load_watch(memory).judge(late)
+
+
+def sorted_rows(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts).sort_values(["series", "timestamp"]).reset_index(drop=True)
+
+
+def test_the_watch_says_what_detect_says(readings, at_once):
+    split = np.where(readings["timestamp"] < BEGIN, "train", "test")
+    marked = readings.assign(split=split)
+    scores = detect(marked, ("default",), place=SIMULATED_PLACE)
+    named = sorted_rows([name_kinds(scores, marked, SIMULATED_PLACE)])
+    ours = sorted_rows([at_once])
+    assert len(ours) == len(named) and ours["alarm"].sum() > 40
+    assert set(ours["kind"]) >= {"spike", "drop_out", "unit_error", "clock_shift"}
+    columns = ["series", "timestamp", *TOLD]
+    pd.testing.assert_frame_equal(ours[columns], named[columns], rtol=1e-6, check_dtype=False)
+
+
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    steps=st.lists(st.integers(1, 300), min_size=1, max_size=12),
+    overlap=st.integers(0, 400),
+    lasting=st.booleans(),
+)
+def test_any_nights_make_the_same_table(steps, overlap, lasting, memory, late, tmp_path):
+    watch, found, begin = load_watch(memory), [], BEGIN
+    for number in range(10_000):
+        end = begin + pd.Timedelta(hours=steps[number % len(steps)])
+        since = begin - pd.Timedelta(hours=overlap)
+        file = late[late["timestamp"].between(since, end, inclusive="left")]
+        if len(file):
+            found.append(watch.judge(file, lasting))
+        if number % 5 == 0:
+            watch.save(tmp_path / "kept.safetensors")
+            watch = load_watch(tmp_path / "kept.safetensors")
+        if end >= END:
+            break
+        begin = end
+    whole = load_watch(memory).judge(late, lasting)
+    pd.testing.assert_frame_equal(sorted_rows(found), sorted_rows([whole]), rtol=1e-9)
+
+
+def test_what_was_kept_is_bounded_and_is_a_scorer_too(memory, late, at_once, tmp_path):
+    watch = load_watch(memory)
+    watch.judge(late)
+    watch.save(tmp_path / "w.safetensors")
+    assert watch.recent.groupby("meter_id").size().max() <= 342
+    size = (tmp_path / "w.safetensors").stat().st_size
+    assert size < 1.1 * memory.stat().st_size
+    scorer = load_scorer(tmp_path / "w.safetensors")
+    assert scorer.last["shop-1"]["score"] == pytest.approx(
+        at_once[at_once["series"] == "shop-1"]["score"].iloc[-1]
+    )
+
+
+def test_an_alarm_goes_on_over_midnight(memory, late):
+    low = late.copy()
+    stolen = (low["meter_id"] == "office-1") & (low["timestamp"] >= "2015-09-08 18:00Z")
+    low.loc[stolen, "consumption"] *= 0.2
+    watch, begins = load_watch(memory), []
+    for night in pd.to_datetime(["2015-09-09", "2015-09-10"], utc=True):
+        found = watch.judge(low[low["timestamp"] < night])
+        alarms = found[found["alarm"] & (found["series"] == "office-1")]
+        begins.append(set(alarms["since"]))
+    assert len(begins[0]) == 1 and begins[0] <= begins[1]
+
+
+def test_missing_loads_at_the_end_may_still_come(memory, late):
+    watch = load_watch(memory)
+    day = late[late["timestamp"] < BEGIN + pd.Timedelta("1D")]
+    early = day.copy()
+    early.loc[early["timestamp"] >= BEGIN + pd.Timedelta("20h"), "consumption"] = np.nan
+    first, second = watch.judge(early), watch.judge(day)
+    assert len(first) == 80 and len(second) == 16
+    assert sorted_rows([first, second])["expected"].notna().all()
+    whole = load_watch(memory).judge(day)
+    np.testing.assert_allclose(sorted_rows([first, second])["score"], sorted_rows([whole])["score"])
+
+
+def test_disorder_is_told_and_stops_nobody(memory, late):
+    watch = load_watch(memory)
+    week = late[late["timestamp"] < BEGIN + pd.Timedelta("7D")]
+    stranger = week[week["meter_id"] == "shop-1"].assign(meter_id="kiosk-9")
+    far = week[week["meter_id"] == "office-1"]
+    far = far.assign(timestamp=far["timestamp"] + pd.Timedelta("70D"))
+    rest = week[week["meter_id"] != "office-1"]
+    found = watch.judge(pd.concat([rest, far, stranger], ignore_index=True))
+    assert set(found["series"]) == {"household-1", "industry-1", "shop-1"}
+    unknown, silent = found.attrs["notes"]
+    assert "kiosk-9" in unknown and "--learn" in unknown
+    assert "office-1" in silent and "8 weeks" in silent
+    again = watch.judge(rest)
+    assert again.empty and again.attrs["notes"] == ["504 of 504 readings are of hours judged before, and passed over"]  # fmt: skip
+    assert len(watch.judge(late[late["meter_id"] == "office-1"])) > 900
+
+
+def test_a_meter_is_learned_later_and_anew(memory, early, late):
+    watch = load_watch(memory)
+    kiosk = early[early["meter_id"] == "shop-1"].assign(meter_id="kiosk-9")
+    short = early[early["meter_id"] == "shop-1"].tail(300).assign(meter_id="stall-2")
+    assert watch.learn(pd.concat([kiosk, short], ignore_index=True)) == ["stall-2 (12 days)"]
+    assert watch.meters == ("household-1", "industry-1", "office-1", "shop-1", "kiosk-9")
+    day = late[late["timestamp"] < BEGIN + pd.Timedelta("3D")]
+    own = day[day["meter_id"] == "shop-1"].assign(meter_id="kiosk-9")
+    found = watch.judge(pd.concat([day, own], ignore_index=True))
+    scores = found.pivot_table(index="timestamp", columns="series", values="expected")
+    np.testing.assert_allclose(scores["kiosk-9"], scores["shop-1"])
+    watch.learn(early[early["meter_id"] == "shop-1"])
+    anew = watch.judge(day[day["meter_id"] == "shop-1"])
+    np.testing.assert_allclose(anew["expected"], scores["shop-1"])
+
+
+def test_who_stopped_to_report(memory, late):
+    watch = load_watch(memory)
+    assert watch.quiet() == {}
+    there = late[(late["meter_id"] != "shop-1") | (late["timestamp"] < BEGIN + pd.Timedelta("5h"))]
+    watch.judge(there[there["timestamp"] < BEGIN + pd.Timedelta("28h")])
+    assert watch.quiet() == {}
+    watch.judge(there[there["timestamp"] < BEGIN + pd.Timedelta("29h")])
+    assert watch.quiet() == {"shop-1": BEGIN + pd.Timedelta("4h")}
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/New_York"])
+def test_hours_of_other_clocks(early, late, zone):
+    shift = pd.Timedelta("30min") if zone == "Asia/Kolkata" else pd.Timedelta(0)
+    place, found = Place(zone), []
+    learned, later = (part.assign(timestamp=part["timestamp"] + shift) for part in (early, late))
+    watch = Watch(place)
+    watch.learn(learned)
+    for day in range(41):
+        begin = BEGIN + shift + pd.Timedelta(days=day)
+        found.append(watch.judge(later[later["timestamp"].between(begin, begin + pd.Timedelta("23h"))]))  # fmt: skip
+    frame = pd.concat([learned.assign(split="train"), later.assign(split="test")])
+    frame = frame.sort_values(["meter_id", "timestamp"], kind="stable").reset_index(drop=True)
+    named = name_kinds(detect(frame, ("default",), place=place), frame, place)
+    columns = ["series", "timestamp", *TOLD]
+    ours, theirs = sorted_rows(found)[columns], sorted_rows([named])[columns]
+    assert ours["alarm"].any()
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-6, check_dtype=False)
+
+
+@pytest.mark.parametrize("harm", ["cut", "foreign", "gone", "scorer"])
+def test_a_damaged_memory_is_refused(harm, memory, tmp_path):
+    path = tmp_path / "w.safetensors"
+    if harm == "cut":
+        path.write_bytes(memory.read_bytes()[:-1000])
+    elif harm == "foreign":
+        path.write_text("not a memory")
+    elif harm == "scorer":
+        load_scorer(memory).save(path)
+    with pytest.raises(ModelError, match=r"w\.safetensors"):
+        load_watch(path)
+
+
+# The command
+
+
+@pytest.fixture
+def files(readings, tmp_path, monkeypatch) -> Path:
+    "history.csv in kWh, and one file a day."
+    monkeypatch.chdir(tmp_path)
+    kilo = readings.assign(consumption=readings["consumption"] / 1000)
+    write_table(kilo[kilo["timestamp"] < BEGIN], "history.csv")
+    days = kilo["timestamp"].dt.strftime("%Y-%m-%d")
+    for day in ("2015-09-29", "2015-09-30", "2015-10-01"):
+        write_table(kilo[days == day], f"{day}.csv")
+    write_table(kilo[kilo["timestamp"].between(BEGIN, "2015-09-28 23:00Z")], "september.csv")
+    return tmp_path
+
+
+PLACE = ("--timezone", "Europe/Berlin", "--country", "DE")
+KEPT = ("--memory", "w.safetensors")
+
+
+def call(*arguments: str) -> int:
+    return main(["watch", *arguments])
+
+
+def test_nights_of_the_command(files, capsys, at_once):
+    assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0
+    assert "learned 4 meters" in capsys.readouterr().out
+    out = ("--out", "alarms.csv")
+    for name in ("september", "2015-09-29", "2015-09-30", "2015-10-01"):
+        assert call(f"{name}.csv", *KEPT, *out) == 0
+    said = capsys.readouterr()
+    assert "household-1, since 2015-09-30 18:00" in said.out and "unit error" in said.out
+    assert "note" not in said.err
+    table = pd.read_csv("alarms.csv", parse_dates=["timestamp"])
+    expected = at_once[at_once["timestamp"] < pd.Timestamp("2015-10-02", tz="UTC")]
+    both = table.merge(expected, on=["series", "timestamp"], suffixes=("", "_there"))
+    assert len(both) == len(table) == len(expected)
+    np.testing.assert_allclose(both["score"], both["score_there"], rtol=1e-4)
+    np.testing.assert_allclose(both["expected"], both["expected_there"], rtol=1e-4)
+    before = Path("alarms.csv").read_bytes()
+    assert call("2015-10-01.csv", *KEPT, *out) == 0
+    assert "no reading is new" in capsys.readouterr().out
+    assert Path("alarms.csv").read_bytes() == before
+    report = ("report", "anomalies", "alarms.csv", "--data", "september.csv", "--unit", "kWh")
+    assert main([*report, *PLACE]) == 2  # the days are not in that file
+    kilo = pd.concat([pd.read_csv(f"{n}.csv") for n in ("september", "2015-09-29", "2015-09-30", "2015-10-01")])  # fmt: skip
+    kilo.sort_values(["meter_id", "timestamp"]).to_csv("judged.csv", index=False)
+    assert main([*report[:3], "--data", "judged.csv", "--unit", "kWh", *PLACE]) == 0
+
+
+def test_a_night_that_was_cut_short_is_judged_again(files, monkeypatch):
+    assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0
+    before = Path("w.safetensors").read_bytes()
+
+    def pulled(*_):
+        raise KeyboardInterrupt
+
+    out = ("--out", "alarms.parquet")
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "save", pulled)
+        assert call("september.csv", *KEPT, *out) == 130
+    assert Path("w.safetensors").read_bytes() == before
+    table = pd.read_parquet("alarms.parquet")
+    assert call("september.csv", *KEPT, *out) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet("alarms.parquet"), table)
+
+
+def test_learn_until_and_learn_new(files, readings, capsys):
+    rest = readings[readings["meter_id"] != "shop-1"]
+    write_table(rest, "three.csv")
+    write_table(readings, "all.csv")
+    until = ("--learn-until", "2015-08-31")
+    assert call("three.csv", "--unit", "W", *PLACE, *KEPT, *until) == 0
+    said = capsys.readouterr().out
+    assert "learned 3 meters" in said and "to 2015-08-31 23:00" in said and "judged" in said
+    assert call("all.csv", *KEPT) == 0
+    assert "shop-1" in capsys.readouterr().err
+    assert call("all.csv", *KEPT, "--learn-new", *until) == 0
+    said = capsys.readouterr()
+    assert "learned 1 meter from" in said.out and "of 1 meter up to" in said.out
+
+
+WRONG = [
+    (("september.csv", *KEPT, "--country", "FR"), "--country FR w.safetensors DE leave another"),
+    (("september.csv", *KEPT, "--out", "history.csv"), "history.csv column model"),
+    (("september.csv", *KEPT, "--out", "judged.csv"), "judged.csv watch expected another file"),
+    (("september.csv", "--memory", "w.bin"), "w.bin .safetensors"),
+    (("pumps.csv", *KEPT), "pumps.csv machines detect"),
+    (("september.csv", *KEPT, "--learn", "kiosk"), "--learn kiosk september.csv"),
+    (("short.csv", "--unit", "kWh", "--memory", "new.safetensors"), "short.csv 21 days longer"),
+    (("september.csv", "--memory", "broken.safetensors"), "broken.safetensors not a saved"),
+    (("september.csv",), "--memory"),
+]
+
+
+@pytest.mark.parametrize(("line", "named"), WRONG)
+def test_a_mistake_changes_nothing(line, named, files, capsys):
+    assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0
+    Path("broken.safetensors").write_text("nothing")
+    pd.read_csv("history.csv").head(400).to_csv("short.csv", index=False)
+    Path("pumps.csv").write_text(
+        "asset_id,timestamp,vibration,pressure\np,2015-01-01 00:00,1.0,2.0\n"
+    )
+    score = pd.DataFrame(
+        {"model": ["default"], "series": ["a"], "timestamp": ["2015-01-01 00:00Z"]}
+    )
+    score.assign(score=0.1, alarm=0).to_csv("judged.csv", index=False)
+    kept = {path: path.read_bytes() for path in Path().iterdir()}
+    capsys.readouterr()
+    code = 2
+    try:
+        code = call(*line)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2 and [word for word in named.split() if word not in error] == []
+    assert {path: path.read_bytes() for path in Path().iterdir()} == kept
