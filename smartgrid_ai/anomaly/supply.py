@@ -31,8 +31,8 @@ NOMINAL = {
 }  # V, Hz
 BAND = {"voltage": 0.10, "frequency": 0.01}  # of the nominal value, EN 50160
 CHANNELS = tuple(NOMINAL)
-OUTSIDE = np.log(1e4)  # surprise of a reading outside the band, at least
-LESS = np.log(10.0)
+OUTSIDE = np.log(1e5)  # surprise of a reading outside the band, at least
+LESS = np.log(100.0)
 WEEK = 168  # readings
 
 
