@@ -1,5 +1,6 @@
 """A standing watch says in nightly pieces what `detect` says of the whole, and is not put off by the disorder of files."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from smartgrid_ai.anomaly.detect import detect
 from smartgrid_ai.anomaly.kinds import name_kinds
 from smartgrid_ai.anomaly.stream import load_scorer
 from smartgrid_ai.anomaly.watch import Watch, load_watch
+from smartgrid_ai.anomaly.watch_assets import AssetWatch
 from smartgrid_ai.cli import main
+from smartgrid_ai.data.equipment import Fault, simulate_equipment
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
 from smartgrid_ai.data.tables import write_table
-from smartgrid_ai.readings import ModelError, Place
+from smartgrid_ai.readings import DataError, ModelError, Place
 
 BEGIN, END = pd.Timestamp("2015-09-01", tz="UTC"), pd.Timestamp("2015-10-12", tz="UTC")
 TOLD = ["score", "alarm", "expected", "residual", "kind", "kind_probability", "because"]
@@ -157,7 +160,7 @@ def test_a_meter_is_learned_later_and_anew(memory, early, late):
     kiosk = early[early["meter_id"] == "shop-1"].assign(meter_id="kiosk-9")
     short = early[early["meter_id"] == "shop-1"].tail(300).assign(meter_id="stall-2")
     assert watch.learn(pd.concat([kiosk, short], ignore_index=True)) == ["stall-2 (12 days)"]
-    assert watch.meters == ("household-1", "industry-1", "office-1", "shop-1", "kiosk-9")
+    assert watch.names == ("household-1", "industry-1", "office-1", "shop-1", "kiosk-9")
     day = late[late["timestamp"] < BEGIN + pd.Timedelta("3D")]
     own = day[day["meter_id"] == "shop-1"].assign(meter_id="kiosk-9")
     found = watch.judge(pd.concat([day, own], ignore_index=True))
@@ -297,7 +300,7 @@ WRONG = [
     (("september.csv", *KEPT, "--out", "history.csv"), "history.csv column model"),
     (("september.csv", *KEPT, "--out", "judged.csv"), "judged.csv watch expected another file"),
     (("september.csv", "--memory", "w.bin"), "w.bin .safetensors"),
-    (("pumps.csv", *KEPT), "pumps.csv machines detect"),
+    (("pumps.csv", *KEPT), "pumps.csv machines meters its own --memory"),
     (("september.csv", *KEPT, "--learn", "kiosk"), "--learn kiosk september.csv"),
     (("short.csv", "--unit", "kWh", "--memory", "new.safetensors"), "short.csv 21 days longer"),
     (("september.csv", "--memory", "broken.safetensors"), "broken.safetensors not a saved"),
@@ -327,3 +330,96 @@ def test_a_mistake_changes_nothing(line, named, files, capsys):
     error = capsys.readouterr().err
     assert code == 2 and [word for word in named.split() if word not in error] == []
     assert {path: path.read_bytes() for path in Path().iterdir()} == kept
+
+
+# Machines
+
+
+@pytest.fixture(scope="module")
+def machines() -> pd.DataFrame:
+    "Two pumps and a breaker of different steps; one wears out, one is in maintenance for some hours."
+    worn = Fault("bearing_wear", onset=330, hours=300)
+    parts = [
+        simulate_equipment("pump", (worn,), days=24, minutes=30),
+        simulate_equipment("pump", days=24, minutes=60, seed=1),
+        simulate_equipment("breaker", days=24, minutes=30, seed=2),
+    ]
+    table = pd.concat(parts, ignore_index=True).drop(columns=["fault", "label", "kind"])
+    stopped = (table["asset_id"] == "pump-0") & table["timestamp"].between(*MAINTENANCE)
+    table.loc[stopped, "operational_state"] = "maintenance"
+    table.loc[table.index[700:703], "vibration"] = np.nan
+    return table.rename(columns={"asset_id": "series"})
+
+
+MAINTENANCE = pd.to_datetime(["2024-01-18 08:00Z", "2024-01-18 15:00Z"])
+LEARNED = pd.Timestamp("2024-01-13", tz="UTC")
+
+
+@pytest.mark.parametrize("only_lasting", [False, True])
+def test_machines_by_night_are_what_detect_says(machines, only_lasting, tmp_path):
+    known = machines["timestamp"] < LEARNED
+    marked = machines.assign(split=np.where(known, "train", "test"))
+    whole = detect(marked, ("default",), only_lasting=only_lasting)
+    watch, found, later = AssetWatch(), [], machines[~known]
+    assert watch.learn(machines[known]) == []
+    nights = pd.date_range(LEARNED, periods=13, freq="25h5min")
+    for begin, end in itertools.pairwise(nights):
+        file = later["timestamp"].between(begin - pd.Timedelta("9h"), end, inclusive="left")
+        found.append(watch.judge(later[file], only_lasting))
+        watch.save(tmp_path / "m.safetensors")
+        watch = load_watch(tmp_path / "m.safetensors")
+    columns = ["series", "timestamp", "score", "alarm", "expected", "residual", "channel", "because"]  # fmt: skip
+    ours, theirs = sorted_rows(found), sorted_rows([whole])
+    assert ours["alarm"].sum() > 50 and not ours["alarm"].all()
+    pd.testing.assert_frame_equal(ours[columns], theirs[columns], rtol=1e-6, check_dtype=False)
+    quiet = ours["timestamp"].between(*MAINTENANCE) & (ours["series"] == "pump-0")
+    assert quiet.any() and not ours.loc[quiet, "alarm"].any()
+    runs = ours["alarm"] & ~ours.groupby("series")["alarm"].shift(fill_value=False)
+    assert (ours.loc[runs, "since"] == ours.loc[runs, "timestamp"]).all()
+    alarmed = ours[ours["alarm"]]
+    assert len(alarmed.groupby(["series", "since"])) == runs.sum()
+
+
+def test_machines_that_come_and_go(machines):
+    known = machines["timestamp"] < LEARNED
+    pumps, late = machines["series"].isin(["pump-0", "pump-1"]), machines[~known]
+    watch = AssetWatch()
+    assert watch.learn(machines[known & pumps]) == [] and watch.names == ("pump-0", "pump-1")
+    found = watch.judge(late)
+    assert set(found["series"]) == {"pump-0", "pump-1"}
+    assert "breaker-2" in found.attrs["notes"][0]
+    few = machines[machines["series"] == "breaker-2"].head(30)
+    assert watch.learn(few) == ["breaker-2 (30 readings)"]
+    assert watch.learn(machines[known & ~pumps]) == []
+    again = watch.judge(late)
+    assert set(again["series"]) == {"breaker-2"} and "passed over" in again.attrs["notes"][0]
+    assert watch.judge(late).empty
+    with pytest.raises(DataError, match="'pressure', which was learned"):
+        watch.judge(late.drop(columns="pressure"))
+    more = late[late["series"] == "pump-0"]
+    watch.judge(more.assign(timestamp=more["timestamp"] + pd.Timedelta("20D")))
+    assert set(watch.quiet()) == {"pump-1", "breaker-2"}
+
+
+def test_a_machine_without_a_name_by_the_clock_on_the_wall(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pump = simulate_equipment("pump", days=20, minutes=30).drop(columns=["asset_id", "fault", "label", "kind"])  # fmt: skip
+    wall = pump["timestamp"].dt.tz_convert("Asia/Tokyo").dt.tz_localize(None)
+    pump = pump.assign(timestamp=wall)
+    memory = ("--memory", "m.safetensors")
+    pump[:800].to_csv("monday.csv", index=False)
+    pump[780:].to_csv("tuesday.csv", index=False)
+    clock = ("--clock", "local", "--timezone", "Asia/Tokyo")
+    assert call("monday.csv", *clock, *memory) == 0
+    for _ in range(2):
+        assert call("tuesday.csv", *memory, "--out", "scores.csv") == 0
+    said = capsys.readouterr().out
+    assert (
+        f"up to {wall.iloc[-1]:%Y-%m-%d %H:%M} (Asia/Tokyo)" in said and "no reading is new" in said
+    )
+    scores = pd.read_csv("scores.csv", parse_dates=["timestamp"])
+    assert len(scores) == 160 and set(scores["series"]) == {"machine"}
+    assert scores["timestamp"].iloc[-1] == wall.iloc[-1].tz_localize("Asia/Tokyo")
+    pd.DataFrame({"meter_id": ["a"], "timestamp": ["2015-01-01Z"], "consumption": [1.0]}).to_csv("meters.csv", index=False)  # fmt: skip
+    assert call("meters.csv", *memory) == 2
+    assert "meters.csv is readings of meters" in capsys.readouterr().err

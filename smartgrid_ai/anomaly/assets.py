@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SENSORS', 'GROUPS', 'sensor_group', 'AssetDetector', 'asset_contributions', 'asset_sentence', 'time_to_alarm',
-           'asset_scores']
+           'asset_scores', 'told_table']
 
 # %% ../../nbs/44_anomaly.assets.ipynb #18478b6b
 from collections.abc import Iterable, Mapping
@@ -237,16 +237,22 @@ def asset_scores(
     memory = monitor.fresh()
     memory.age = -int(np.flatnonzero(signal.train)[-1] + 1)
     judged = monitor.advance(memory, signal.values, states)
-    table = _judged_table(judged, signal.channels, None, pd.RangeIndex(len(signal.values)))
-    table["surprise"] = above_line(judged.surprise, judged.line, -np.log(monitor.false_alarms))
+    return told_table(judged, signal.channels, signal.values, ~signal.train)
+
+
+def told_table(
+    judged: Judgement,
+    channels: tuple[str, ...],
+    values: np.ndarray,  # (n, channels), what was judged
+    asked: np.ndarray | bool = True,  # (n,), whose alarms are to be explained
+    base: float = -np.log(0.01),  # surprise of an alarm while the line has not moved
+) -> pd.DataFrame:  # surprise, score, alarm, channel, group, because and more, one row for each
+    "A judgement as `detect` tells it; `score` is above one half only where there is an alarm."
+    table = _judged_table(judged, channels, None, pd.RangeIndex(len(values)))
+    table["surprise"] = above_line(judged.surprise, judged.line, base)
     table["score"] = np.where(table["alarm"], table["score"], table["score"].clip(upper=0.5))
-    return table.assign(because=_sentences(table, signal))
-
-
-def _sentences(table: pd.DataFrame, signal) -> np.ndarray:
-    "(n,) a sentence for every alarm behind the training part."
-    said, asked = np.full(len(table), "", dtype=object), table["alarm"] & ~signal.train
-    for row, judged in zip(np.flatnonzero(asked), table[asked].to_dict("records")):
-        reading = dict(zip(signal.channels, signal.values[row]))
-        said[row] = asset_sentence(judged, asset_contributions(reading, judged, 3))
-    return said
+    said, asked = np.full(len(table), "", dtype=object), table["alarm"].to_numpy() & asked
+    for row, told in zip(np.flatnonzero(asked), table[asked].to_dict("records")):
+        reading = dict(zip(channels, values[row]))
+        said[row] = asset_sentence(told, asset_contributions(reading, told, 3))
+    return table.assign(because=said)

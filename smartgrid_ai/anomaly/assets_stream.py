@@ -120,13 +120,21 @@ class AssetStream:
     ) -> None:
         "Keep the memory of all assets; `DataError` where it cannot be written."
         check_place_of(path)
+        content = {"format": FORMAT, "detector": _fingerprint(self.detector)}
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(content | {"assets": self.packed()}))
+
+    def packed(self) -> dict[str, dict]:
+        "The memory of each asset, for JSON."
         kept = {}
         for asset, memory in self.memories.items():
             smooth, aside = _packed(memory.smooth), _packed(memory.aside)
             kept[asset] = {"smooth": smooth, "aside": aside, "age": memory.age}
-        content = {"format": FORMAT, "detector": _fingerprint(self.detector), "assets": kept}
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(content))
+        return kept
+
+    def unpacked(self, kept: Mapping[str, dict]) -> dict[str, Memory]:
+        "The memories that `packed` took apart; `DataError`, `KeyError`, `TypeError` or `ValueError` for those of another detector."
+        return {asset: self._memory(asset, memory) for asset, memory in kept.items()}
 
     def resume(
         self,
@@ -141,9 +149,7 @@ class AssetStream:
                 )
             if content["detector"] != _fingerprint(self.detector):
                 raise ModelError(f"{path} is the memory of another detector: start without it")
-            memories = {
-                asset: self._memory(asset, kept) for asset, kept in content["assets"].items()
-            }
+            memories = self.unpacked(content["assets"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path} cannot be read ({error}): start without it") from error
         self.memories = memories

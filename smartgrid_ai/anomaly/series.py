@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'OWNERS', 'MACHINES', 'STATE', 'NOT_CHANNELS', 'TRAIN_SHARE', 'LEAST_TRAIN', 'WINDOWS', 'read_series',
-           'check_series', 'Signal', 'judgeable', 'signals', 'window_rows']
+           'check_series', 'owner_of', 'Signal', 'judgeable', 'signals', 'window_rows']
 
 # %% ../../nbs/45_anomaly.series.ipynb #18fd5a6b
 from collections.abc import Mapping
@@ -57,18 +57,19 @@ LEAST_TRAIN = 50  # rows
 def read_series(
     path: Path | str,  # .parquet, .csv or .csv.gz
     columns: Mapping[str, str] | None = None,  # timestamp, meter_id -> name in the file
+    nameless: str = "",  # name of the series where no column tells it; "" = that of the file
 ) -> pd.DataFrame:  # series, timestamp (parsed), and the rest as in the file
     "Read a table of series for `detect`; `DataError` naming file, line, column and mend."
     file = open_table(Path(path))
     try:
-        file = replace(file, frame=_renamed(file, columns or {}))
+        file = replace(file, frame=_renamed(file, columns or {}, nameless))
         return check_series(_with_numbers(file).reset_index(drop=True))
     except DataError as error:
         text = str(error)
         raise DataError(text if text.startswith(str(path)) else f"{path}: {text}") from None
 
 # %% ../../nbs/45_anomaly.series.ipynb #1efb5c39
-def _renamed(file: RawTable, columns: Mapping[str, str]) -> pd.DataFrame:
+def _renamed(file: RawTable, columns: Mapping[str, str], nameless: str) -> pd.DataFrame:
     "The columns under the names of this room; stamps in text are parsed."
     frame, wanted = file.frame, {"timestamp": "timestamp", "meter_id": "series"}
     told = {columns[name]: wanted[name] for name in wanted if name in columns}
@@ -83,7 +84,7 @@ def _renamed(file: RawTable, columns: Mapping[str, str]) -> pd.DataFrame:
     owner = _owner(frame)
     if owner is None:
         name = Path(file.name).name
-        frame = frame.assign(series=name[: -len(suffix_of(Path(name)))])
+        frame = frame.assign(series=nameless or name[: -len(suffix_of(Path(name)))])
     return frame if owner in (None, *NAMES) else frame.rename(columns={owner: "series"})
 
 
@@ -144,6 +145,14 @@ def _numeric(frame: pd.DataFrame) -> list[str]:
     return list(kinds.index[is_number])
 
 # %% ../../nbs/45_anomaly.series.ipynb #b3c03d75
+def owner_of(
+    frame: pd.DataFrame,
+) -> pd.Series:  # name of the series of each row
+    "Whose row it is; all are of one series where no column tells."
+    name = next((column for column in NAMES if column in frame), None)
+    return frame[name].astype(str) if name else pd.Series("series", index=frame.index)
+
+
 @dataclass(frozen=True)
 class Signal:
     "One series in order of time."
@@ -174,8 +183,7 @@ def judgeable(
 ) -> tuple[list[Signal], list[str]]:
     "Series that have rows to score and something to learn from, in the order of the table; what was left out, in words."
     frame = check_series(frame).reset_index(drop=True)
-    name = next((column for column in NAMES if column in frame), None)
-    owner = frame[name].astype(str) if name else pd.Series("series", index=frame.index)
+    owner = owner_of(frame)
     order = frame["timestamp"].groupby(owner).rank(method="first")
     size = owner.groupby(owner).transform("size")
     train = frame["split"].eq("train") if "split" in frame else order <= np.ceil(TRAIN_SHARE * size)
@@ -221,6 +229,13 @@ def _channels(
     kept = [n for n in channels if n not in whole or not (constant[n] or n in counts)]
     notes = [f"column {str(name)!r} counts the rows: it is not judged" for name in counts]
     return (kept, notes) if kept else (channels, [])
+
+
+def channels_of(
+    frame: pd.DataFrame,  # of which every row may be learned from
+) -> list[str]:
+    "Columns of numbers that can be judged."
+    return _channels(frame, owner_of(frame), pd.Series(True, index=frame.index))[0]
 
 
 def _counts_rows(column: pd.Series, owner: pd.Series) -> bool:

@@ -286,7 +286,7 @@ def opened_memory(
             card = json.loads((file.metadata() or {})["card"])
             arrays = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
         yield card, arrays
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"{path} is not a saved scorer ({error}): fit and save it again"
         ) from error

@@ -23,6 +23,7 @@ from smartgrid_ai.anomaly.stream import (
     unpack_scorer,
     write_memory,
 )
+from .watch_assets import AssetWatch, unpack_watch
 from ..readings import Place, hour_number
 
 # %% ../../nbs/48_anomaly.watch.ipynb #a1892937
@@ -45,8 +46,8 @@ def _status(
 
 # %% ../../nbs/48_anomaly.watch.ipynb #87558c46
 REMARKS = {
-    UNKNOWN: "nothing is known of {who}: have them learned from some months of their readings (--learn METER)",
-    SILENT: "{who} had no reading for more than {weeks} weeks before these, so that habits are forgotten: have them learned anew (--learn METER)",
+    UNKNOWN: "nothing is known of {who}: have them learned from some months of their readings (--learn NAME)",
+    SILENT: "{who} had no reading for more than {weeks} weeks before these, so that habits are forgotten: have them learned anew (--learn NAME)",
 }  # fmt: skip
 
 
@@ -88,8 +89,8 @@ class Watch:
         return self.scorer.place
 
     @property
-    def meters(self) -> tuple[str, ...]:
-        "Those that are known."
+    def names(self) -> tuple[str, ...]:
+        "Meters that are known."
         return tuple(self.scorer.judges)
 
     def learn(
@@ -132,14 +133,12 @@ class Watch:
     def quiet(
         self,
         hours: int = 24,  # before the newest load of all meters
-    ) -> dict[
-        str, pd.Timestamp | None
-    ]:  # by meter: the hour of its last load, None = not in two weeks
+    ) -> dict[str, pd.Timestamp | None]:  # by meter: its last load, None = not in two weeks
         "Meters that have stopped to report."
         loads = self.recent[self.recent["consumption"].notna()]
         last = loads.groupby("meter_id", sort=False)["timestamp"].max()
         limit = last.max() - pd.Timedelta(hours=hours)
-        return {name: last.get(name) for name in self.meters if not last.get(name, limit) > limit}
+        return {name: last.get(name) for name in self.names if not last.get(name, limit) > limit}
 
     def _status(self, readings: pd.DataFrame) -> pd.Series:
         "`NEW` or why not, with the names of the meters as index."
@@ -198,7 +197,7 @@ class Watch:
         stamps = self.recent["timestamp"].to_numpy("datetime64[us]").astype(np.int64)
         recent = {"meter": codes, "timestamp": stamps}
         recent |= {name: self.recent[name].to_numpy(np.float64) for name in KEPT}
-        card["watch"] = {"told": self.told, "meters": list(names)}
+        card["watch"] = {"told": self.told, "of": "meters", "meters": list(names)}
         write_memory(path, card, arrays | {f"recent.{n}": array for n, array in recent.items()})
 
 # %% ../../nbs/48_anomaly.watch.ipynb #57f9f80f
@@ -235,10 +234,12 @@ def _since(
 
 # %% ../../nbs/48_anomaly.watch.ipynb #da62d9f8
 def load_watch(
-    path: Path | str,  # written by `Watch.save`
-) -> Watch:
+    path: Path | str,  # written by `Watch.save` or `AssetWatch.save`
+) -> Watch | AssetWatch:
     "A watch that goes on where it was saved; `ModelError` for a file that is missing or damaged."
     with opened_memory(path) as (card, arrays):
+        if card["watch"]["of"] == "machines":
+            return unpack_watch(card, arrays)
         recent = {name: arrays.pop(f"recent.{name}") for name in ("meter", "timestamp", *KEPT)}
         names = np.array(card["watch"]["meters"], dtype=object)
         watch = Watch(told=card["watch"]["told"])

@@ -29,7 +29,8 @@ def add_watch(commands) -> None:
         "smartgrid watch history.csv --unit kWh --timezone Europe/Lisbon --country PT --memory watch.safetensors\n"
         "         smartgrid watch last_week.csv --memory watch.safetensors --out alarms.csv\n\n"
         "The first call makes the memory: it learns each meter's usual hours, three weeks at least and better some months,\n"
-        "and how the file is to be read. Later calls judge what is newer than all that was judged before, and go on."
+        "and how the file is to be read. Later calls judge what is newer than all that was judged before, and go on.\n"
+        "Machines as for detect: timestamp, the sensors, asset_id and operational_state; one memory for meters, one for machines."
     )
     parser = add_command(
         commands, "watch", run_watch, "judge what has come in since the last time", example
@@ -46,14 +47,14 @@ def add_watch(commands) -> None:
     )  # fmt: skip
     group.add_argument(
         "--learn-until", metavar="D",
-        help="last day to learn from, of a meter that is learned; what is later is judged (default: learn from all)",
+        help="last day to learn from; what is later is judged (default: whoever is learned is learned from all)",
     )  # fmt: skip
     group.add_argument(
-        "--learn", action="append", default=[], metavar="METER",
-        help="learn this meter anew from the file (repeatable)",
+        "--learn", action="append", default=[], metavar="NAME",
+        help="learn this meter or machine anew from the file (repeatable)",
     )  # fmt: skip
     group.add_argument(
-        "--learn-new", action="store_true", help="learn all meters of the file that are not known"
+        "--learn-new", action="store_true", help="learn all of the file that are not known"
     )
     group.add_argument(
         "--only-lasting", action="store_true",
@@ -82,30 +83,43 @@ def _as_told(
     return argparse.Namespace(**given | kept | {name: told[name] for name in PLACE})
 
 # %% ../../nbs/84_commands.watch.ipynb #4bf09825
-def _begun(options: argparse.Namespace):  # options, completed, and a `Watch`
-    "The watch of before, or a new one that knows nothing."
+def _begun(options: argparse.Namespace):  # options, completed, and a `Watch` or an `AssetWatch`
+    "The watch of before, or a new one that knows nothing; `DataError` when the file is not of its kind."
+    from smartgrid_ai.alarm_files import has_series
     from smartgrid_ai.anomaly.watch import Watch, load_watch
+    from smartgrid_ai.anomaly.watch_assets import AssetWatch
 
+    machines = has_series(options.data)
     if not Path(options.memory).exists():
-        told = {name: getattr(options, name) for name in (*READING, *PLACE)}
-        return options, Watch(source_of(options).place, told | {"notes": []})
+        told = {name: getattr(options, name) for name in (*READING, *PLACE)} | {"notes": []}
+        return options, AssetWatch(told) if machines else Watch(source_of(options).place, told)
     watch = load_watch(options.memory)
+    if machines != isinstance(watch, AssetWatch):
+        kinds = ("readings of meters", "a table of machines")
+        raise DataError(
+            f"{options.data} is {kinds[machines]}, and {options.memory} watches {kinds[not machines].split()[-1]}: give "
+            "each its own --memory"
+        )
     return _as_told(options, watch.told), watch
 
 
-def _readings(source, said: list[str]):  # canonical
-    "The readings of a file of meters; whatever had to be assumed is said in the first night, and not again."
-    from smartgrid_ai.alarm_files import has_series
+NAMELESS = "machine"  # the only one of a table that does not name it
 
-    if has_series(source.data):
-        raise DataError(
-            f"{source.data}: no readings of meters but a general table or one of machines; only meters can be watched. "
-            "Judge it as a whole with smartgrid detect"
-        )
-    readings = source.read()
+
+def _rows(source, watch):  # what the watch understands, and the column with the names
+    "Readings of meters or of machines; whatever had to be assumed is said in the first night, and not again."
+    from smartgrid_ai.alarm_files import instants_of
+    from smartgrid_ai.anomaly.series import read_series
+    from smartgrid_ai.anomaly.watch import Watch
+
+    if not isinstance(watch, Watch):
+        rows = read_series(source.data, dict(source.columns), NAMELESS)
+        rows["timestamp"] = instants_of(rows["timestamp"], rows["series"], source, source.data)
+        return rows, "series"
+    readings, said = source.read(), watch.told["notes"]
     readings.attrs["notes"] = [note for note in readings.attrs.get("notes", []) if note not in said]
     said += readings.attrs["notes"]
-    return tell(readings, source)
+    return tell(readings, source), "meter_id"
 
 # %% ../../nbs/84_commands.watch.ipynb #f5016339
 def run_watch(options: argparse.Namespace) -> int:
@@ -114,121 +128,139 @@ def run_watch(options: argparse.Namespace) -> int:
     check_output(options.out, read=(options.data,))
     options, watch = _begun(options)
     source = source_of(options)
-    readings = _readings(source, watch.told["notes"])
+    rows, owner = _rows(source, watch)
     earlier = _earlier(options.out, source)
-    learned = _learn(watch, readings, options, source.place)
-    scores = watch.judge(_later(readings, learned), options.only_lasting)
-    for note in scores.attrs["notes"]:
+    learned = _learn(watch, rows, owner, options, source.place)
+    later = rows.drop(index=learned.index)
+    scores = watch.judge(later, options.only_lasting) if len(later) else None
+    for note in [] if scores is None else scores.attrs["notes"]:
         say(f"note: {note}")
-    if options.out and len(scores):
+    if options.out and scores is not None and len(scores):
         _add(scores, earlier, options.out)
     watch.save(options.memory)
-    _show(scores, learned, source.place)
-    _show_quiet(watch)
+    _show_learned(learned, owner, source.place)
+    _show(scores, learned, owner, source.place)
+    _show_quiet(watch, owner, source.place)
     return 0
 
 # %% ../../nbs/84_commands.watch.ipynb #f8de2ffb
-def _learn(watch, readings, options: argparse.Namespace, place):  # canonical, what was learned from
-    "Learn the meters that are to be learned; `DataError` when the watch knows none in the end."
-    from smartgrid_ai.anomaly.detect import LEAST_DAYS
+def _learn(
+    watch,
+    rows,  # as `_rows` gives them
+    owner: str,  # column with the names
+    options: argparse.Namespace,
+    place,
+):  # the rows that were learned from
+    "Learn who is to be learned; `DataError` when the watch knows nobody in the end."
     from smartgrid_ai.windows import parse_instant
 
-    meters = readings["meter_id"].astype(str)
-    lost = sorted(set(options.learn) - set(meters))
+    names = rows[owner].astype(str)
+    lost = sorted(set(options.learn) - set(names))
     if lost:
-        raise DataError(f"--learn {lost[0]}: {options.data} holds no such meter")
-    unknown = ~meters.isin(watch.meters) if options.learn_new or not watch.meters else False
-    asked = readings[meters.isin(options.learn) | unknown]
+        raise DataError(f"--learn {lost[0]}: {options.data} holds no such {KINDS[owner]}")
+    asked = names.isin(options.learn)
+    if options.learn_new or not watch.names:
+        asked |= ~names.isin(watch.names)
     until = parse_instant(options.learn_until, place, ends=True)
-    known = asked[asked["timestamp"] < until] if until is not None else asked
-    short = watch.learn(known) if len(known) else []
+    if until is not None:
+        asked &= rows["timestamp"] < until
+    short = watch.learn(rows[asked]) if asked.any() else []
+    if not watch.names:
+        raise DataError(
+            f"{options.data}: too little to learn from, {LEAST[owner]}: begin with a longer history"
+        )
     if short:
         more = f" and {len(short) - 3} more" if len(short) > 3 else ""
-        say(f"note: too little to learn from, {LEAST_DAYS} days with a load are needed: {', '.join(short[:3])}{more}")  # fmt: skip
-    if not watch.meters:
-        raise DataError(
-            f"{options.data}: not one meter has {LEAST_DAYS} days with a load to learn from: begin with a longer history"
-        )
-    return known[known["meter_id"].astype(str).isin(watch.meters)]
+        say(f"note: too little to learn from, {LEAST[owner]}: {', '.join(short[:3])}{more}")
+    return rows[asked & names.isin(watch.names)]
 
 
-def _later(readings, learned):
-    "What has not been learned from."
-    return readings.drop(index=learned.index)
+KINDS = {"meter_id": "meter", "series": "machine"}
+LEAST = {
+    "meter_id": "21 days with a load are needed",
+    "series": "50 readings with a value are needed",
+}
 
 # %% ../../nbs/84_commands.watch.ipynb #4e8fb351
 def _earlier(out: str | None, source):  # a table of scores, or None
     "What stands in the table already; `DataError` when it is another table."
     from smartgrid_ai.alarm_files import read_scores
-    from smartgrid_ai.anomaly.watch import COLUMNS
 
     if out is None or not Path(out).exists():
         return None
     earlier = read_scores(out, source)
-    missing = [name for name in COLUMNS if name not in earlier]
+    missing = [name for name in ("expected", "residual", "because", "since") if name not in earlier]
     if missing:
         raise DataError(
             f"{out} was not written by smartgrid watch (it has no column {missing[0]!r}): name another file"
         )
-    return earlier[list(COLUMNS)]
+    return earlier
 
 
 def _add(scores, earlier, out: str) -> None:
-    "Write both as one table, the newer row of each hour."
+    "Write both as one table, the newer row of each moment."
     import pandas as pd
 
     from smartgrid_ai.data.tables import write_table
 
     if earlier is not None:
-        since = pd.to_datetime(earlier["since"], utc=True).astype(scores["since"].dtype)
-        earlier = earlier.assign(since=since, timestamp=earlier["timestamp"].astype(since.dtype))
-        words = {name: earlier[name].astype(object).fillna("").astype("str") for name in ("kind", "because")}  # fmt: skip
-        scores = pd.concat([earlier.assign(**words), scores])
+        since = pd.to_datetime(earlier["since"], utc=True)
+        words = [name for name in ("kind", "channel", "because") if name in scores]
+        told = {name: earlier[name].astype(object).fillna("").astype("str") for name in words}
+        earlier = earlier.assign(since=since, **told).astype(scores.dtypes)[list(scores)]
+        scores = pd.concat([earlier, scores])
         scores = scores.drop_duplicates(["series", "timestamp"], keep="last")
     print(f"written to {write_table(scores, out)}: {len(scores):,} rows")
 
 # %% ../../nbs/84_commands.watch.ipynb #e490b3e3
-def _show(scores, learned, place) -> None:
-    "What was learned and judged, and a line per alarm."
+def _show_learned(learned, owner: str, place) -> None:
+    "From what was learned."
     if len(learned):
         span = " to ".join(_clock(learned["timestamp"].agg(end), place) for end in ("min", "max"))
-        print(f"learned {_meters(learned['meter_id'])} from {len(learned):,} readings, {span}")
-    if scores.empty:
+        print(f"learned {_count(learned[owner], owner)} from {len(learned):,} readings, {span}")
+
+
+def _show(scores, learned, owner: str, place) -> None:
+    "What was judged, and a line per alarm."
+    if scores is None or scores.empty:
         print("no reading is new" if learned.empty else "nothing is left to judge: give the next readings to the same command")  # fmt: skip
         return
     alarms = _alarms(scores)
-    judged = f"{len(scores):,} readings of {_meters(scores['series'])}"
-    until = _clock(scores["timestamp"].max(), place)
-    print(f"judged {judged} up to {until} ({place.timezone}): {len(alarms) or 'no'} alarm{'s' * (len(alarms) != 1)}")  # fmt: skip
+    until, count = _clock(scores["timestamp"].max(), place), len(alarms) or "no"
+    print(
+        f"judged {len(scores):,} readings of {_count(scores['series'], owner)} up to {until} ({place.timezone}): {count} "
+        f"alarm{'s' * (len(alarms) != 1)}"
+    )
     for row in alarms.itertuples():
-        lasts = (row.timestamp - row.since).total_seconds() / 3600 + 1
+        lasts = (row.timestamp - row.since).total_seconds() / 3600 + (owner == "meter_id")
         state = "so far" if row.goes_on else "over"
-        print(f"{row.series}, since {_clock(row.since, place)} ({lasts:.0f} h, {state}): {row.because}")  # fmt: skip
+        print(f"{row.series}, since {_clock(row.since, place)} ({lasts:.3g} h, {state}): {row.because}")  # fmt: skip
 
 
-def _show_quiet(watch) -> None:
-    "Meters that have sent nothing for a day and more."
+def _show_quiet(watch, owner: str, place) -> None:
+    "Who has sent nothing for a day and more."
     quiet = watch.quiet()
     told = [
-        f"{name} (since {_clock(last, watch.place) if last is not None else 'more than two weeks'})"
+        f"{name} (since {_clock(last, place) if last is not None else 'more than two weeks'})"
         for name, last in list(quiet.items())[:5]
     ]
     if told:
         more = f" and {len(quiet) - 5} more" if len(quiet) > 5 else ""
-        print(f"no load for a day or more: {', '.join(told)}{more}")
+        what = "no load" if owner == "meter_id" else "no reading"
+        print(f"{what} for a day or more: {', '.join(told)}{more}")
 
 
 def _alarms(scores):
-    "The last row of each alarm, earliest first, and whether its meter has a later one (`goes_on`)."
+    "The last row of each alarm, earliest first, and whether nothing later is known (`goes_on`)."
     alarmed = scores[scores["alarm"]]
     last = alarmed.drop_duplicates(["series", "since"], keep="last")
     latest = last["series"].map(scores.groupby("series")["timestamp"].max())
     return last.assign(goes_on=last["timestamp"] == latest).sort_values("since", kind="stable")
 
 
-def _meters(names) -> str:
+def _count(names, owner: str) -> str:
     count = names.nunique()
-    return f"{count:,} meter{'s' * (count != 1)}"
+    return f"{count:,} {KINDS[owner]}{'s' * (count != 1)}"
 
 
 def _clock(moment, place) -> str:
