@@ -161,7 +161,7 @@ def test_missing_hours_and_missing_loads_disturb_nobody():
 
 
 def test_who_comes_late_is_judged_by_what_was_known():
-    fleet = shifted(shops(), HIT, 2000, 0.12)
+    fleet = shifted(shops(), HIT, 2000, 0.2)
     hours, judge = FIRST + np.arange(LENGTH), FleetJudge(BAVARIA)
     judge.learn({name: (hours[:TRAIN], part[:TRAIN]) for name, part in fleet.items()})
     early = {n: (hours[TRAIN:2020], part[TRAIN:2020]) for n, part in fleet.items() if n != "shop-4"}

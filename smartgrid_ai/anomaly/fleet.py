@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STEP', 'STEP_LEVER', 'LEVEL', 'LEVEL_LEVER', 'DAY', 'OWN_HOURS', 'FURTHEST', 'LONGEST', 'STEPS', 'STEP_SIZE',
-           'LEVELS', 'LEVEL_SIZE', 'SEEN', 'SHARES', 'SETTLED', 'SPARED', 'MOST', 'LEAST_METERS', 'HISTORY',
+           'LEVELS', 'LEVEL_SIZE', 'SEEN', 'SHARES', 'SETTLED', 'SPARED', 'MOST', 'RETURN', 'LEAST_METERS', 'HISTORY',
            'LEAST_HISTORY', 'WEEK', 'EVIDENCE_MEMORY', 'LESS', 'KEPT', 'WARM_UP', 'SAID', 'NOTHING', 'BLOCK',
-           'usual_mean', 'note_step', 'note_level', 'take_notes', 'likelihood', 'common_share', 'FleetJudge']
+           'usual_mean', 'note_step', 'note_level', 'take_notes', 'likelihood', 'mixed', 'ends_of', 'undone',
+           'common_share', 'FleetJudge']
 
 # %% ../../nbs/44_anomaly.fleet.ipynb #76723631
 from collections.abc import Mapping
@@ -89,6 +90,7 @@ SHARES = np.array([-0.2, -0.12, -0.08, -0.05, 0.05, 0.08, 0.12, 0.2])  # of the 
 SETTLED = 6  # hours that a beginning must have lasted
 SPARED = 0.7  # the chance that a meter is not among those that are hit
 MOST = 6.0  # that one meter can add
+RETURN = 1.5  # evidence per meter of a step that another one undoes
 
 
 @njit(cache=True)
@@ -105,18 +107,44 @@ def likelihood(share, age, step, step_lever, level, level_lever):
 
 
 @njit(cache=True)
-def common_share(steps, now, allowed, hour, likely):
+def mixed(one):
+    "What a meter adds, that may be among those that are hit or not."
+    return min(np.log(SPARED + (1 - SPARED) * np.exp(min(one, 30.0))), MOST)
+
+
+@njit(cache=True)
+def ends_of(steps, out):
+    "Evidence (≥ 0) that each of `SHARES` was taken back in an hour; `steps` (meters, 2) are those of that hour."
+    for place, share in enumerate(SHARES):
+        total = 0.0
+        for meter in range(len(steps)):
+            total += mixed(likelihood(-share, 0, steps[meter, 0], steps[meter, 1], np.nan, np.nan))
+        out[place] = max(total, 0.0)
+
+
+@njit(cache=True)
+def undone(ends, hour, age, strong):
+    "What speaks for a step back since a beginning, or, if it is strong, for one before of which that is the end."
+    most = 0.0
+    for ago in range(DAY):
+        one = ends[(hour - ago) % DAY]
+        if ago < age or (ago > age and one > strong):
+            most = max(most, one)
+    return most
+
+
+@njit(cache=True)
+def common_share(steps, now, allowed, hour, ends, likely):
     "Evidence (≥ 0) for a common share and the share; marks in `likely` the meters that speak for it."
     best, best_share, best_age = 0.0, 0.0, 0
     for age in range(SETTLED - 1, DAY):
         then = (hour - age) % DAY
         if not allowed[then]:
             continue
-        for share in SHARES:
-            total = 0.0
+        for place, share in enumerate(SHARES):
+            total = -undone(ends[:, place], hour, age, RETURN * len(now))
             for meter in range(len(now)):
-                one = likelihood(share, age, steps[meter, then, 0], steps[meter, then, 1], now[meter, 0], now[meter, 1])  # fmt: skip
-                total += min(np.log(SPARED + (1 - SPARED) * np.exp(min(one, 30.0))), MOST)
+                total += mixed(likelihood(share, age, steps[meter, then, 0], steps[meter, then, 1], now[meter, 0], now[meter, 1]))  # fmt: skip
             if total > best:
                 best, best_share, best_age = total, share, age
     then = (hour - best_age) % DAY
@@ -129,7 +157,7 @@ def common_share(steps, now, allowed, hour, likely):
 LEAST_METERS = 3
 HISTORY, LEAST_HISTORY, WEEK = 4032, 672, 168  # hours of the fleet
 EVIDENCE_MEMORY = 48  # hours until evidence is new: a day's mean, and a beginning up to a day ago
-LESS = np.log(10.0)
+LESS = np.log(30.0)
 KEPT = 48  # hours of which the answer is kept for late readings
 WARM_UP = 504  # hours of a meter that the fleet does not hear
 SAID = ("fleet", "fleet_share", "fleet_meters")
@@ -169,6 +197,7 @@ class FleetJudge:
         self.hour, self.count = -1, 0  # the open hour; how many have been closed
         self.meters = _fresh(0)
         self.allowed = np.zeros(DAY, dtype=bool)  # whether a beginning at that hour is asked about
+        self.ends = np.zeros((DAY, len(SHARES)))  # what speaks for the end of a share in that hour
         self.said = np.full((KEPT, 2), np.nan)  # surprise and share
         self.said_hour = np.full(KEPT, -1)
         self.history = np.full(HISTORY, np.nan)
@@ -266,7 +295,7 @@ class FleetJudge:
             self._close()
         gap = min(hour - self.hour, DAY) if self.hour >= 0 else DAY
         for ago in range(gap):
-            self.meters["steps"][:, (hour - ago) % DAY] = np.nan
+            self.meters["steps"][:, (hour - ago) % DAY], self.ends[(hour - ago) % DAY] = np.nan, 0.0
         self.meters["now"][:], self.hour = np.nan, hour
         self.allowed[hour % DAY] = _plain_block(hour // BLOCK, self.place)[hour % BLOCK]
 
@@ -276,8 +305,11 @@ class FleetJudge:
         self.said_hour[place], self.said[place] = self.hour + 1, 0.0
         if (np.isfinite(now[:, 0])).sum() < LEAST_METERS:
             return
-        likely = np.zeros(len(now), dtype=bool)
-        evidence, share = common_share(self.meters["steps"], now, self.allowed, self.hour, likely)
+        likely, clock = np.zeros(len(now), dtype=bool), self.hour % DAY
+        ends_of(self.meters["steps"][:, clock], self.ends[clock])
+        evidence, share = common_share(
+            self.meters["steps"], now, self.allowed, self.hour, self.ends, likely
+        )
         if self.count % WEEK == 0:
             self._calibrate()
         self.history[self.count % HISTORY], self.count = evidence, self.count + 1

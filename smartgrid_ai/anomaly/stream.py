@@ -81,7 +81,7 @@ def _unpack(
     return judge
 
 # %% ../../nbs/46_anomaly.stream.ipynb #281d9ef5
-SHARED = ("allowed", "said", "said_hour", "history")
+SHARED = ("allowed", "ends", "said", "said_hour", "history")
 
 
 def _pack_fleet(fleet: FleetJudge) -> tuple[dict, dict[str, np.ndarray]]:
@@ -110,7 +110,7 @@ def _unpack_fleet(numbers: dict, arrays: dict[str, np.ndarray], place: Place) ->
     return fleet
 
 # %% ../../nbs/46_anomaly.stream.ipynb #b4500613
-FORMAT = 4
+FORMAT = 5
 LONGEST_GAP = (
     24 * 7 * 8
 )  # hours without a reading: after eight weeks the memory of habits has run out
