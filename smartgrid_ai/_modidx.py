@@ -537,6 +537,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'smartgrid_ai/anomaly/kinds.py'),
                                             'smartgrid_ai.anomaly.kinds.Meter.residual': ( 'anomaly.kinds.html#meter.residual',
                                                                                            'smartgrid_ai/anomaly/kinds.py'),
+                                            'smartgrid_ai.anomaly.kinds._is_common': ( 'anomaly.kinds.html#_is_common',
+                                                                                       'smartgrid_ai/anomaly/kinds.py'),
                                             'smartgrid_ai.anomaly.kinds._meter': ( 'anomaly.kinds.html#_meter',
                                                                                    'smartgrid_ai/anomaly/kinds.py'),
                                             'smartgrid_ai.anomaly.kinds._on_grid': ( 'anomaly.kinds.html#_on_grid',

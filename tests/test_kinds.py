@@ -378,6 +378,28 @@ def test_no_alarm_no_kind(scores, readings):
     assert set(quiet["kind"]) == {""} and named_runs(quiet).empty
 
 
+@pytest.mark.parametrize(
+    ("factor", "hours", "meters", "hit", "common", "named"),
+    [
+        (0.5, 1, 10, 9, 0.5, "false_data"),  # an hour that a head-end has halved
+        (0.5, 48, 10, 9, 0.5, "false_data"),
+        (0.5, 48, 10, 2, 0.5, "theft"),  # few of them: nothing that the fleet shares
+        (0.5, 48, 6, 6, 0.5, "theft"),  # a small fleet, as in the lessons
+        (3.0, 1, 10, 9, 1.1, "spike"),  # a warm hour for all, and a spike on one
+        (3.0, 1, 10, 9, 0.5, "spike"),  # the others went the other way
+        (0.0, 5, 10, 9, 0.01, "drop_out"),  # they may all drop out
+    ],
+)
+def test_what_most_of_a_large_fleet_shares_is_not_of_one_meter(
+    factor, hours, meters, hit, common, named
+):
+    residual, ratio = np.zeros((len(LOAD), meters)), np.ones((len(LOAD), meters))
+    residual[-hours:, :hit] = np.sign(common - 1) * 5.0
+    ratio[-hours:, :hit] = common
+    fault = described(lambda load: factor * load, hours, fleet_residual=residual, fleet_ratio=ratio)
+    assert likeliest(fault) == named
+
+
 def test_fleet_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "MOST_OTHERS", 3)
     nothing = np.zeros(5)

@@ -91,6 +91,16 @@ def _prior(prior: Mapping[str, float] | None) -> np.ndarray:
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #89ea3cbd
 THOUSANDFOLD = 100.0  # times the expected load
+MANY, MOST_OF_THEM = 8, 0.75  # meters of a fleet, share of them
+OF_ONE_METER = ("spike", "slow_drift", "theft", "reversed_meter", "generation", UNKNOWN)
+
+
+def _is_common(descriptors: Mapping[str, float]) -> bool:
+    "Do most meters of a large fleet deviate as this one does, and about as much?"
+    own = descriptors["typical_load"] / descriptors["typical_expected"] - 1
+    shared = descriptors["common_ratio"] - 1
+    many = MANY <= descriptors["fleet"] <= descriptors["companions"] / MOST_OF_THEM
+    return bool(many and own * shared > 0 and abs(shared) >= abs(own) / 2)
 
 
 def _possible(descriptors: Mapping[str, float]) -> np.ndarray:
@@ -107,6 +117,8 @@ def _possible(descriptors: Mapping[str, float]) -> np.ndarray:
         "generation": load >= expected,
         "false_data": descriptors["companions"] < 2,
     }
+    if _is_common(descriptors):
+        contradicted |= dict.fromkeys(OF_ONE_METER, True)
     return np.array([not contradicted.get(answer, False) for answer in ANSWERS])
 
 # %% ../../nbs/47_anomaly.kinds.ipynb #29e63bac

@@ -195,7 +195,9 @@ class LoadScorer:
                 _check_gap(meter, earlier, hour)
         answers = judge_together(self.judges, self.fleet, parts)
         tables = {name: _table(name, parts[name], own, rows[name]) for name, own in answers.items()}
-        self.last |= {name: table.iloc[-1:].to_dict("records")[0] for name, table in tables.items()}
+        for name, (hours, load, _) in parts.items():
+            row = {"meter": name, "hour": int(hours[-1]), "consumption": float(load[-1])}
+            self.last[name] = row | {k: column[-1].item() for k, column in answers[name].items()}
         return pd.concat(tables.values())
 
     def _judge_of(self, meter: str) -> LoadJudge:

@@ -182,9 +182,8 @@ class Watch:
         grid = fleet.meters[name].hours
         at = grid.get_indexer(table["timestamp"].iloc[own].dt.floor("h"))
         answers = fleet.reasons(name, at[alarm[own]], at[fresh[own]][0])
-        for position, row in zip(at, own):
-            if position in answers:
-                table.loc[row, ["kind", "kind_probability", "because"]] = answers[position]
+        told = {row: answers[position] for position, row in zip(at, own) if position in answers}
+        table.loc[list(told), ["kind", "kind_probability", "because"]] = list(told.values())
         table.loc[own, "since"] = _since(table["timestamp"].iloc[own], alarm[own])
 
     def save(

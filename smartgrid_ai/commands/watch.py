@@ -152,8 +152,6 @@ def _learn(
     place,
 ):  # the rows that were learned from
     "Learn who is to be learned; `DataError` when the watch knows nobody in the end."
-    from smartgrid_ai.windows import parse_instant
-
     names = rows[owner].astype(str)
     lost = sorted(set(options.learn) - set(names))
     if lost:
@@ -161,9 +159,10 @@ def _learn(
     asked = names.isin(options.learn)
     if options.learn_new or not watch.names:
         asked |= ~names.isin(watch.names)
-    until = parse_instant(options.learn_until, place, ends=True)
-    if until is not None:
-        asked &= rows["timestamp"] < until
+    if options.learn_until:
+        from smartgrid_ai.windows import parse_instant
+
+        asked &= rows["timestamp"] < parse_instant(options.learn_until, place, ends=True)
     short = watch.learn(rows[asked]) if asked.any() else []
     if not watch.names:
         raise DataError(
@@ -231,10 +230,23 @@ def _show(scores, learned, owner: str, place) -> None:
         f"judged {len(scores):,} readings of {_count(scores['series'], owner)} up to {until} ({place.timezone}): {count} "
         f"alarm{'s' * (len(alarms) != 1)}"
     )
-    for row in alarms.itertuples():
-        lasts = (row.timestamp - row.since).total_seconds() / 3600 + (owner == "meter_id")
-        state = "so far" if row.goes_on else "over"
-        print(f"{row.series}, since {_clock(row.since, place)} ({lasts:.3g} h, {state}): {row.because}")  # fmt: skip
+    for since, together in alarms.groupby("since"):
+        for row in together.head(AT_ONCE).itertuples():
+            lasts = (row.timestamp - since).total_seconds() / 3600 + (owner == "meter_id")
+            state = "so far" if row.goes_on else "over"
+            print(f"{row.series}, since {_clock(since, place)} ({lasts:.3g} h, {state}): {row.because}")  # fmt: skip
+        others = together["series"][AT_ONCE:]
+        if len(others):
+            more = " …" * (len(others) > NAMED)
+            print(
+                f"{_count(others, owner)} more since {_clock(since, place)}: {', '.join(others[:NAMED])}{more}"
+            )
+
+
+AT_ONCE, NAMED = (
+    3,
+    20,
+)  # alarms of one moment that are told at length, and of which the name is told
 
 
 def _show_quiet(watch, owner: str, place) -> None:
