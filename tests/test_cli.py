@@ -21,6 +21,7 @@ from smartgrid_ai.alarm_files import read_labels
 from smartgrid_ai.cli import build_parser, main
 from smartgrid_ai.commands.report import alarm_parameters
 from smartgrid_ai.commands.service import report_of_training
+from smartgrid_ai.commands.training import horizons_of
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.forecast.forecaster import load_forecaster
 from smartgrid_ai.registry import Registry
@@ -118,7 +119,7 @@ def here(desk, monkeypatch):
 def trained(desk):
     "The same folder once `smartgrid train` ended there."
     with contextlib.chdir(desk):
-        assert call("train", "--data", "meters.csv", *HERE, *TINY) == 0
+        assert call("train", "--data", "meters.csv", *HERE, *TINY, "--horizon", "1") == 0
     return desk
 
 
@@ -522,6 +523,13 @@ def test_what_was_left_out_is_said_and_the_others_are_judged(capsys):
 # Training, and what it leaves
 
 
+@pytest.mark.parametrize(
+    ("line", "hours"), [("train", (1, 24)), ("backtest load.csv", (1, 24)), ("run", (1,))]
+)
+def test_an_hour_and_a_day_ahead_are_the_default_but_for_the_first_look(line, hours):
+    assert horizons_of(build_parser().parse_args(line.split()).horizon) == hours
+
+
 def test_training_publishes_three_bundles(trained, capsys):
     assert call("models") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -736,7 +744,7 @@ def test_a_changed_byte_is_named_and_the_version_before_is_still_good(two_versio
 @contextlib.contextmanager
 def training(models: Path, artefacts: Path):
     "`smartgrid train` in a process of its own, to be disturbed; read its log line by line."
-    options = ("--epochs", "40", "--batches", "5", "--trees", "3")
+    options = ("--epochs", "40", "--batches", "5", "--trees", "3", "--horizon", "1")
     folders = ("--models", str(models), "--artefacts", str(artefacts))
     command = [str(PROGRAM), "train", "--data", "meters.csv", *HERE, *options, *folders]
     process = subprocess.Popen(

@@ -298,7 +298,10 @@ def test_learn_until_and_learn_new(files, readings, capsys):
 WRONG = [
     (("september.csv", *KEPT, "--country", "FR"), "--country FR w.safetensors DE leave another"),
     (("september.csv", *KEPT, "--out", "history.csv"), "history.csv column model"),
-    (("september.csv", *KEPT, "--out", "judged.csv"), "judged.csv watch expected another file"),
+    (
+        ("september.csv", *KEPT, "--out", "judged.csv"),
+        "judged.csv watch expected name another file",
+    ),
     (("september.csv", "--memory", "w.bin"), "w.bin .safetensors"),
     (("pumps.csv", *KEPT), "pumps.csv machines meters its own --memory"),
     (("september.csv", *KEPT, "--learn", "kiosk"), "--learn kiosk september.csv"),
@@ -423,3 +426,6 @@ def test_a_machine_without_a_name_by_the_clock_on_the_wall(tmp_path, monkeypatch
     pd.DataFrame({"meter_id": ["a"], "timestamp": ["2015-01-01Z"], "consumption": [1.0]}).to_csv("meters.csv", index=False)  # fmt: skip
     assert call("meters.csv", *memory) == 2
     assert "meters.csv is readings of meters" in capsys.readouterr().err
+    scores.drop(columns="channel").to_csv("other.csv", index=False)
+    assert call("tuesday.csv", *memory, "--out", "other.csv") == 2
+    assert "other.csv was not written by a watch of this kind" in capsys.readouterr().err

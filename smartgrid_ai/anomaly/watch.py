@@ -72,6 +72,8 @@ COLUMNS = ("model", "series", "timestamp", "score", "alarm", "expected", "residu
 class Watch:
     "Judges what has come in since the last time, and names the kind of each alarm."
 
+    columns = COLUMNS  # of what `judge` returns
+
     def __init__(
         self,
         place: Place = Place(),  # noqa: B008  civil calendar of the meters

@@ -56,6 +56,8 @@ class Latest:
 class AssetWatch:
     "Judges the readings of machines that have come in since the last time."
 
+    columns = COLUMNS  # of what `judge` returns
+
     def __init__(
         self,
         told: Mapping[str, object] | None = None,  # how files are read, kept for whoever goes on

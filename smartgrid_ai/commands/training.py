@@ -45,7 +45,10 @@ def folder_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def horizon_option(parser: argparse.ArgumentParser, default: str) -> None:
+def horizon_option(
+    parser: argparse.ArgumentParser,
+    default: str = "1,24",
+) -> None:
     "How far ahead."
     parser.add_argument(
         "--horizon", default=default, metavar="HOURS",
@@ -61,7 +64,7 @@ def add_train(commands) -> None:
     source_options(parser, positional=False)
     split_options(parser)
     training_options(parser)
-    horizon_option(parser, "1")
+    horizon_option(parser)
     folder_options(parser)
 
 
@@ -115,7 +118,7 @@ def add_backtest(commands) -> None:
     source_options(parser, positional=True)
     split_options(parser)
     training_options(parser)
-    horizon_option(parser, "1,24")
+    horizon_option(parser)
     parser.add_argument(
         "--models",
         metavar="NAMES",

@@ -129,7 +129,7 @@ def run_watch(options: argparse.Namespace) -> int:
     options, watch = _begun(options)
     source = source_of(options)
     rows, owner = _rows(source, watch)
-    earlier = _earlier(options.out, source)
+    earlier = _earlier(options.out, watch, source)
     learned = _learn(watch, rows, owner, options, source.place)
     later = rows.drop(index=learned.index)
     scores = watch.judge(later, options.only_lasting) if len(later) else None
@@ -181,17 +181,17 @@ LEAST = {
 }
 
 # %% ../../nbs/84_commands.watch.ipynb #4e8fb351
-def _earlier(out: str | None, source):  # a table of scores, or None
+def _earlier(out: str | None, watch, source):  # a table of scores, or None
     "What stands in the table already; `DataError` when it is another table."
     from smartgrid_ai.alarm_files import read_scores
 
     if out is None or not Path(out).exists():
         return None
     earlier = read_scores(out, source)
-    missing = [name for name in ("expected", "residual", "because", "since") if name not in earlier]
+    missing = [name for name in watch.columns if name not in earlier]
     if missing:
         raise DataError(
-            f"{out} was not written by smartgrid watch (it has no column {missing[0]!r}): name another file"
+            f"{out} was not written by a watch of this kind (it has no column {missing[0]!r}): name another file"
         )
     return earlier
 
@@ -205,7 +205,7 @@ def _add(scores, earlier, out: str) -> None:
     if earlier is not None:
         since = pd.to_datetime(earlier["since"], utc=True)
         words = [name for name in ("kind", "channel", "because") if name in scores]
-        told = {name: earlier[name].astype(object).fillna("").astype("str") for name in words}
+        told = {name: earlier[name].astype(object).fillna("") for name in words}
         earlier = earlier.assign(since=since, **told).astype(scores.dtypes)[list(scores)]
         scores = pd.concat([earlier, scores])
         scores = scores.drop_duplicates(["series", "timestamp"], keep="last")
@@ -243,10 +243,8 @@ def _show(scores, learned, owner: str, place) -> None:
             )
 
 
-AT_ONCE, NAMED = (
-    3,
-    20,
-)  # alarms of one moment that are told at length, and of which the name is told
+AT_ONCE = 3  # alarms of one moment that are told at length
+NAMED = 20  # of the others, the names that are told
 
 
 def _show_quiet(watch, owner: str, place) -> None:
