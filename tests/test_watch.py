@@ -181,6 +181,37 @@ def test_who_stopped_to_report(memory, late):
     assert watch.quiet() == {"shop-1": BEGIN + pd.Timedelta("4h")}
 
 
+def test_labels_move_the_line_of_all_nights_to_come(memory, late, at_once, tmp_path):
+    watch, middle = load_watch(memory), BEGIN + pd.Timedelta("20D")
+    first = watch.judge(late[late["timestamp"] < middle])
+    near = first[first["score"].between(0.3, 0.7) & ~first["alarm"]]
+    weak = first[first["alarm"]].nsmallest(3, "score").index
+    label = np.full(len(first), np.nan)
+    label[near.nlargest(20, "score").index], label[weak] = 1.0, 1.0
+    label[first["score"].nsmallest(30).index] = 0.0
+    said = watch.calibrate(first, label)
+    assert watch.shift > 0.1 and "23 of 23 anomalies are beyond it, and 0 of 30 usual" in said
+    watch.save(tmp_path / "w.safetensors")
+    watch = load_watch(tmp_path / "w.safetensors")
+    second = watch.judge(late[late["timestamp"] >= middle])
+    before = at_once[at_once["timestamp"] >= middle]
+    assert second["alarm"].sum() > before["alarm"].sum() and (second["shift"] == watch.shift).all()
+    both = pd.concat([first, second], ignore_index=True)
+    shift = watch.shift
+    watch.calibrate(both, np.r_[label, np.full(len(second), np.nan)])
+    assert watch.shift == shift  # the same labels twice
+    loud = second["score"] >= second["score"].nlargest(10).min()
+    watch.calibrate(both, np.r_[np.full(len(first), np.nan), loud.astype(float)])
+    assert watch.shift < shift  # judged under a moved line, counted without it
+
+
+def test_a_meter_that_is_learned_later_has_the_line_of_all(memory, early, late):
+    watch = load_watch(memory)
+    watch._move(-1.0)
+    watch.learn(early[early["meter_id"] == "shop-1"].assign(meter_id="kiosk-9"))
+    assert {judge.shift for judge in watch.scorer.judges.values()} == {-1.0}
+
+
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/New_York"])
 def test_hours_of_other_clocks(early, late, zone):
     shift = pd.Timedelta("30min") if zone == "Asia/Kolkata" else pd.Timedelta(0)
@@ -278,6 +309,30 @@ def test_a_night_that_was_cut_short_is_judged_again(files, monkeypatch):
     table = pd.read_parquet("alarms.parquet")
     assert call("september.csv", *KEPT, *out) == 0
     pd.testing.assert_frame_equal(pd.read_parquet("alarms.parquet"), table)
+
+
+def test_labels_given_to_the_command(files, capsys):
+    out = ("--out", "alarms.csv")
+    assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0
+    assert call("september.csv", *KEPT, *out) == 0
+    table = pd.read_csv("alarms.csv")
+    usual, strange = table[~table["alarm"]].nsmallest(5, "score"), table[table["alarm"]]
+    labels = pd.concat([usual.assign(label=0), strange.nlargest(5, "score").assign(label=1)])
+    labels[["series", "timestamp", "label"]].to_csv("looked_at.csv", index=False)
+    capsys.readouterr()
+    assert call("2015-09-29.csv", *KEPT, *out, "--calibrate", "looked_at.csv") == 0
+    assert "5 of 5 anomalies are beyond it, and 0 of 5 usual" in capsys.readouterr().err
+    kept = {path: path.read_bytes() for path in Path().iterdir()}
+    labels.assign(label=1 - labels["label"])[["series", "timestamp", "label"]].to_csv("wrong.csv", index=False)  # fmt: skip
+    for line, named in (
+        (("2015-09-30.csv", *KEPT, *out, "--calibrate", "wrong.csv"), "exchanged"),
+        (("2015-09-30.csv", *KEPT, "--calibrate", "looked_at.csv"), "--out"),
+        (("2015-09-30.csv", *KEPT, *out, "--calibrate", "nowhere.csv"), "nowhere.csv"),
+    ):
+        assert call(*line) == 2
+        assert named in capsys.readouterr().err
+    Path("wrong.csv").unlink()
+    assert {path: path.read_bytes() for path in Path().iterdir()} == kept
 
 
 def test_learn_until_and_learn_new(files, readings, capsys):

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .calibration import surprise_of
 from .descriptors import MEMORY
 from .detect import LEAST_DAYS, lasting
+from .judgements import USUAL_LINE, check_enough, line_of
 from .kinds import SUPPLY, Fleet, Meter, meter_on_grid
 from smartgrid_ai.anomaly.stream import (
     LONGEST_GAP,
@@ -66,7 +68,7 @@ def _remarks(status: pd.Series) -> list[str]:
 
 # %% ../../nbs/48_anomaly.watch.ipynb #c55ae242
 KEPT = ("consumption", *SUPPLY, "expected", "residual", "score")  # of each reading of two weeks
-COLUMNS = ("model", "series", "timestamp", "score", "alarm", "expected", "residual", "kind", "kind_probability", "because", "since")  # fmt: skip
+COLUMNS = ("model", "series", "timestamp", "score", "alarm", "expected", "residual", "kind", "kind_probability", "because", "since", "shift")  # fmt: skip
 
 
 class Watch:
@@ -80,6 +82,7 @@ class Watch:
         told: Mapping[str, object] | None = None,  # how files are read, kept for whoever goes on
     ):
         self.scorer, self.told = LoadScorer(place), dict(told or {})
+        self.shift = 0.0  # of the alarm line, as surprise
         self.recent = pd.DataFrame(
             {"meter_id": pd.Series(dtype="str"), "timestamp": pd.DatetimeIndex([], tz="UTC")}
             | dict.fromkeys(KEPT, np.array([]))
@@ -109,6 +112,7 @@ class Watch:
         enough = readings[~readings["meter_id"].isin(short.index)]
         if len(enough):
             self.scorer.fit(enough)
+            self._move(self.shift)
             unknown = dict.fromkeys(set(KEPT) - set(enough), np.nan)
             known = self.recent[~self.recent["meter_id"].isin(enough["meter_id"])]
             self._remember(pd.concat([known, _kept(enough.assign(**unknown))]))
@@ -131,6 +135,35 @@ class Watch:
         self._remember(whole)
         table.attrs["notes"] = passed
         return table
+
+    def calibrate(
+        self,
+        scores: pd.DataFrame,  # rows of `judge`, of any nights
+        label: np.ndarray,  # (rows,), 1 = anomaly, 0 = usual, NaN = nobody looked
+    ) -> str:  # where the line is now
+        """Move the alarm line of all meters to where the labels want it, see `line_of`.
+
+        What was said before counts without the shift of its time, so the same labels twice change nothing. `DataError`
+        for too few labels, and for labels that contradict the scores.
+        """
+        known = np.isfinite(label)
+        check_enough(label[known])
+        surprise = surprise_of(scores["score"].to_numpy()) - scores["shift"].to_numpy()
+        surprise = np.maximum(surprise, 0.0)
+        line = line_of(surprise[known], label[known])
+        self._move(USUAL_LINE - line)
+        heard = surprise[known] > line
+        strange = label[known] == 1
+        return (
+            f"alarm from a surprise of {line:.1f} on, {USUAL_LINE:.1f} without labels; of the {known.sum()} labelled rows "
+            f"{(heard & strange).sum()} of {strange.sum()} anomalies are beyond it, and {(heard & ~strange).sum()} of "
+            f"{(~strange).sum()} usual ones"
+        )
+
+    def _move(self, shift: float) -> None:
+        self.shift = float(shift)
+        for judge in self.scorer.judges.values():
+            judge.shift = self.shift
 
     def quiet(
         self,
@@ -170,7 +203,7 @@ class Watch:
         alarm = (rows["score"] > 0.5).to_numpy(copy=True)
         for own in at.values():
             alarm[own] = lasting(alarm[own]) if only_lasting else alarm[own]
-        table = _table(rows, alarm)
+        table = _table(rows, alarm, self.shift)
         if (alarm & fresh).any():
             meters = {name: _meter(rows.iloc[own], self.place) for name, own in at.items()}
         fleet = Fleet(meters, self.place)
@@ -198,7 +231,12 @@ class Watch:
         stamps = self.recent["timestamp"].to_numpy("datetime64[us]").astype(np.int64)
         recent = {"meter": codes, "timestamp": stamps}
         recent |= {name: self.recent[name].to_numpy(np.float64) for name in KEPT}
-        card["watch"] = {"told": self.told, "of": "meters", "meters": list(names)}
+        card["watch"] = {
+            "told": self.told,
+            "of": "meters",
+            "meters": list(names),
+            "shift": self.shift,
+        }
         write_memory(path, card, arrays | {f"recent.{n}": array for n, array in recent.items()})
 
 # %% ../../nbs/48_anomaly.watch.ipynb #57f9f80f
@@ -207,12 +245,12 @@ def _kept(rows: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(meter_id=kept["meter_id"].astype(str))
 
 
-def _table(rows: pd.DataFrame, alarm: np.ndarray) -> pd.DataFrame:
+def _table(rows: pd.DataFrame, alarm: np.ndarray, shift: float) -> pd.DataFrame:
     "`COLUMNS`, nothing named yet."
     never = rows["timestamp"].where(np.zeros(len(rows), dtype=bool))
     nothing = {"kind": "", "kind_probability": np.nan, "because": "", "since": never}
     table = rows.rename(columns={"meter_id": "series"})
-    table = table.assign(model="default", alarm=alarm, **nothing)[list(COLUMNS)]
+    table = table.assign(model="default", alarm=alarm, shift=shift, **nothing)[list(COLUMNS)]
     return table.astype({"kind": "str", "because": "str"})
 
 
@@ -244,7 +282,7 @@ def load_watch(
         recent = {name: arrays.pop(f"recent.{name}") for name in ("meter", "timestamp", *KEPT)}
         names = np.array(card["watch"]["meters"], dtype=object)
         watch = Watch(told=card["watch"]["told"])
-        watch.scorer = unpack_scorer(card, arrays)
+        watch.scorer, watch.shift = unpack_scorer(card, arrays), float(card["watch"]["shift"])
         stamps = pd.DatetimeIndex(recent.pop("timestamp").astype("datetime64[us]"), tz="UTC")
         owners = pd.Series(names[recent.pop("meter")], dtype="str")
         watch.recent = pd.DataFrame({"meter_id": owners, "timestamp": stamps} | recent)

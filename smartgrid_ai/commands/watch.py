@@ -57,6 +57,11 @@ def add_watch(commands) -> None:
         "--learn-new", action="store_true", help="learn all of the file that are not known"
     )
     group.add_argument(
+        "--calibrate", metavar="LABELS",
+        help="move the alarm line of meters to a few rows of --out that somebody looked at: a table of series, timestamp and "
+        "label (1 = anomaly, 0 = usual; three or more of each)",
+    )  # fmt: skip
+    group.add_argument(
         "--only-lasting", action="store_true",
         help="alarm only where two of the last three rows are above the line; loses single spikes",
     )  # fmt: skip
@@ -125,12 +130,14 @@ def _rows(source, watch):  # what the watch understands, and the column with the
 def run_watch(options: argparse.Namespace) -> int:
     "Learn what is to be learned, judge what is new, write both down."
     check_output(options.memory, (MEMORY_SUFFIX,), read=(options.data,))
-    check_output(options.out, read=(options.data,))
+    check_output(options.out, read=(options.data, options.calibrate))
     options, watch = _begun(options)
     source = source_of(options)
     rows, owner = _rows(source, watch)
     earlier = _earlier(options.out, watch, source)
     learned = _learn(watch, rows, owner, options, source.place)
+    if options.calibrate:
+        _calibrate(watch, earlier, options, source)
     later = rows.drop(index=learned.index)
     scores = watch.judge(later, options.only_lasting) if len(later) else None
     for note in [] if scores is None else scores.attrs["notes"]:
@@ -194,6 +201,22 @@ def _earlier(out: str | None, watch, source):  # a table of scores, or None
             f"{out} was not written by a watch of this kind (it has no column {missing[0]!r}): name another file"
         )
     return earlier
+
+
+def _calibrate(watch, earlier, options: argparse.Namespace, source) -> None:
+    "Move the alarm line to labels of rows that were judged before."
+    from smartgrid_ai.alarm_files import read_labels
+    from smartgrid_ai.anomaly.watch import Watch
+
+    if not isinstance(watch, Watch):
+        raise DataError("--calibrate: labels move the alarm line of meters, not of machines")
+    if earlier is None:
+        raise DataError(
+            "--calibrate takes labels of rows that were judged before: name their table with --out"
+        )
+    label, remarks = read_labels(options.calibrate, earlier, source)
+    for remark in [*remarks, watch.calibrate(earlier, label)]:
+        say(f"note: {remark}")
 
 
 def _add(scores, earlier, out: str) -> None:
