@@ -895,6 +895,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'smartgrid_ai/anomaly/watch.py'),
                                             'smartgrid_ai.anomaly.watch.Watch._named': ( 'anomaly.watch.html#watch._named',
                                                                                          'smartgrid_ai/anomaly/watch.py'),
+                                            'smartgrid_ai.anomaly.watch.Watch._note': ( 'anomaly.watch.html#watch._note',
+                                                                                        'smartgrid_ai/anomaly/watch.py'),
                                             'smartgrid_ai.anomaly.watch.Watch._remember': ( 'anomaly.watch.html#watch._remember',
                                                                                             'smartgrid_ai/anomaly/watch.py'),
                                             'smartgrid_ai.anomaly.watch.Watch._scored': ( 'anomaly.watch.html#watch._scored',

@@ -126,6 +126,21 @@ def test_an_alarm_goes_on_over_midnight(memory, late):
     assert len(begins[0]) == 1 and begins[0] <= begins[1]
 
 
+def test_an_alarm_that_outlasts_the_memory_keeps_its_beginning(memory, late, tmp_path):
+    dead = late.copy()
+    dead.loc[(dead["meter_id"] == "office-1") & (dead["timestamp"] >= "2015-09-02 09:00Z"), "consumption"] = 0.0  # fmt: skip
+    watch, found = load_watch(memory), []
+    for night in pd.date_range(BEGIN, END, freq="2D"):
+        file = dead[dead["timestamp"].between(night, night + pd.Timedelta("47h"))]
+        found += [watch.judge(file)] if len(file) else []
+        watch.save(tmp_path / "w.safetensors")
+        watch = load_watch(tmp_path / "w.safetensors")
+    whole = sorted_rows([load_watch(memory).judge(dead)])
+    lasts = whole.groupby(["series", "since"]).size()
+    assert lasts.max() > 342 + 48
+    pd.testing.assert_series_equal(sorted_rows(found)["since"], whole["since"])
+
+
 def test_missing_loads_at_the_end_may_still_come(memory, late):
     watch = load_watch(memory)
     day = late[late["timestamp"] < BEGIN + pd.Timedelta("1D")]

@@ -83,6 +83,7 @@ class Watch:
     ):
         self.scorer, self.told = LoadScorer(place), dict(told or {})
         self.shift = 0.0  # of the alarm line, as surprise
+        self.began: dict[str, pd.Timestamp] = {}  # beginning of the alarm that goes on, by meter
         self.recent = pd.DataFrame(
             {"meter_id": pd.Series(dtype="str"), "timestamp": pd.DatetimeIndex([], tz="UTC")}
             | dict.fromkeys(KEPT, np.array([]))
@@ -113,6 +114,8 @@ class Watch:
         if len(enough):
             self.scorer.fit(enough)
             self._move(self.shift)
+            learned = set(enough["meter_id"].astype(str))
+            self.began = {name: at for name, at in self.began.items() if name not in learned}
             unknown = dict.fromkeys(set(KEPT) - set(enough), np.nan)
             known = self.recent[~self.recent["meter_id"].isin(enough["meter_id"])]
             self._remember(pd.concat([known, _kept(enough.assign(**unknown))]))
@@ -210,7 +213,15 @@ class Watch:
         for name, own in at.items():
             if (alarm & fresh)[own].any():
                 self._tell(table, own, alarm, fresh, fleet, name)
+            if fresh[own].any():
+                self._note(name, table["since"].iloc[own[-1]])
         return table[fresh].reset_index(drop=True)
+
+    def _note(self, name: str, since: pd.Timestamp) -> None:
+        "Remember since when a meter is in alarm; NaT = it is not."
+        self.began.pop(name, None)
+        if since is not pd.NaT:
+            self.began[name] = since
 
     def _tell(self, table, own, alarm, fresh, fleet, name) -> None:
         "Write down what the alarms of one meter are."
@@ -219,7 +230,11 @@ class Watch:
         answers = fleet.reasons(name, at[alarm[own]], at[fresh[own]][0])
         told = {row: answers[position] for position, row in zip(at, own) if position in answers}
         table.loc[list(told), ["kind", "kind_probability", "because"]] = list(told.values())
-        table.loc[own, "since"] = _since(table["timestamp"].iloc[own], alarm[own])
+        since = _since(table["timestamp"].iloc[own], alarm[own])
+        whole = since == table["timestamp"].iloc[own[0]]  # as far back as is remembered
+        if name in self.began and whole[~fresh[own]].all():
+            since = since.mask(whole, self.began[name])
+        table.loc[own, "since"] = since
 
     def save(
         self,
@@ -237,6 +252,7 @@ class Watch:
             "meters": list(names),
             "shift": self.shift,
         }
+        card["watch"]["began"] = {name: moment.isoformat() for name, moment in self.began.items()}
         write_memory(path, card, arrays | {f"recent.{n}": array for n, array in recent.items()})
 
 # %% ../../nbs/48_anomaly.watch.ipynb #57f9f80f
@@ -283,6 +299,7 @@ def load_watch(
         names = np.array(card["watch"]["meters"], dtype=object)
         watch = Watch(told=card["watch"]["told"])
         watch.scorer, watch.shift = unpack_scorer(card, arrays), float(card["watch"]["shift"])
+        watch.began = {name: pd.Timestamp(at) for name, at in card["watch"]["began"].items()}
         stamps = pd.DatetimeIndex(recent.pop("timestamp").astype("datetime64[us]"), tz="UTC")
         owners = pd.Series(names[recent.pop("meter")], dtype="str")
         watch.recent = pd.DataFrame({"meter_id": owners, "timestamp": stamps} | recent)
