@@ -76,10 +76,10 @@ def test_the_watch_says_what_detect_says(readings, at_once):
 
 
 @settings(
-    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    steps=st.lists(st.integers(1, 300), min_size=1, max_size=12),
+    steps=st.lists(st.integers(12, 300), min_size=1, max_size=12),
     overlap=st.integers(0, 400),
     lasting=st.booleans(),
 )
