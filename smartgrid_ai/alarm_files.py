@@ -33,6 +33,8 @@ def has_series(
     path: str,  # .parquet, .csv or .csv.gz
 ) -> bool:
     "True for machines and other general tables; `DataError` for a file that is not there."
+    if Path(path).is_dir():
+        raise DataError(f"{path}: a folder; name one .csv, .csv.gz or .parquet file in it")
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
     names = _names_in(path)

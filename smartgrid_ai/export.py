@@ -21,7 +21,7 @@ from torch import nn
 
 from .descriptor import constants
 from .errors import DataError, ModelError
-from .files import replacing
+from .files import replacing, write_arrays
 from .forecast.moe import Frame
 from .forecast.wanted import Wanted
 from smartgrid_ai.portable import (
@@ -195,11 +195,7 @@ def export_forecaster(
 # %% ../nbs/63_export.ipynb #259d8c95
 def _write_arrays(arrays: dict[str, np.ndarray], workplace: Path) -> dict:
     "Write the long arrays; returns their part of export.json."
-    from safetensors.numpy import save_file
-
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in arrays.items()}, workplace / ARRAYS
-    )
+    write_arrays(workplace / ARRAYS, arrays)
     return {"file": ARRAYS, "shapes": {name: list(value.shape) for name, value in arrays.items()}}
 
 

@@ -1,6 +1,8 @@
 """A standing watch says in nightly pieces what `detect` says of the whole, and is not put off by the disorder of files."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,11 @@ from smartgrid_ai.data.equipment import Fault, simulate_equipment
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
 from smartgrid_ai.data.tables import write_table
 from smartgrid_ai.readings import DataError, ModelError, Place
+
+try:
+    import resource
+except ImportError:
+    resource = None
 
 BEGIN, END = pd.Timestamp("2015-09-01", tz="UTC"), pd.Timestamp("2015-10-12", tz="UTC")
 TOLD = ["score", "alarm", "expected", "residual", "kind", "kind_probability", "because"]
@@ -148,6 +155,9 @@ def test_missing_loads_at_the_end_may_still_come(memory, late):
     early.loc[early["timestamp"] >= BEGIN + pd.Timedelta("20h"), "consumption"] = np.nan
     first, second = watch.judge(early), watch.judge(day)
     assert len(first) == 80 and len(second) == 16
+    assert first.attrs["notes"] == [
+        "16 hours at the end have no load yet, and are judged when one comes"
+    ]
     assert sorted_rows([first, second])["expected"].notna().all()
     whole = load_watch(memory).judge(day)
     np.testing.assert_allclose(sorted_rows([first, second])["score"], sorted_rows([whole])["score"])
@@ -350,6 +360,28 @@ def test_labels_given_to_the_command(files, capsys):
     assert {path: path.read_bytes() for path in Path().iterdir()} == kept
 
 
+@pytest.mark.skipif(resource is None, reason="this system cannot limit the size of files")
+def test_a_full_disk_leaves_the_memory_of_before(files):
+    assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from smartgrid_ai.cli import main; sys.exit(main())",
+    ]
+    command += ["watch", "september.csv", *KEPT]
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=small_files, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "w.safetensors cannot be written" in done.stderr and "make room" in done.stderr
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
 def test_learn_until_and_learn_new(files, readings, capsys):
     rest = readings[readings["meter_id"] != "shop-1"]
     write_table(rest, "three.csv")
@@ -378,6 +410,7 @@ WRONG = [
     (("short.csv", "--unit", "kWh", "--memory", "new.safetensors"), "short.csv 21 days longer"),
     (("september.csv", "--memory", "broken.safetensors"), "broken.safetensors not a saved"),
     (("september.csv",), "--memory"),
+    ((".", *KEPT), "a folder name one .csv"),
 ]
 
 

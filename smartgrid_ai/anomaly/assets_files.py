@@ -20,7 +20,7 @@ from .monitor import AssetMonitor
 from .quadratic import QuadraticForm
 from .regimes import Regimes
 from .stillness import Stillness
-from ..files import replacing
+from ..files import replacing, write_arrays
 from ..readings import ModelError
 
 # %% ../../nbs/45_anomaly.assets_files.ipynb #018a74ca
@@ -104,7 +104,7 @@ def pack_assets(
     config = {"format": FORMAT} | {name: getattr(detector, name) for name in settings}
     config["assets"] = {asset: _card(monitor) for asset, monitor in detector.monitors.items()}
     arrays = {
-        f"{number}.{name}": np.ascontiguousarray(array)
+        f"{number}.{name}": array
         for number, monitor in enumerate(detector.monitors.values())
         for name, array in _arrays(monitor).items()
     }
@@ -129,13 +129,10 @@ def save_assets(
     folder: Path | str,  # made when it does not exist
 ) -> None:
     "Write assets.json and assets.safetensors; `ModelError` when there is nothing to write."
-    from safetensors.numpy import save_file
-
     config, arrays = pack_assets(detector)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / FILES[1]) as path:
-        save_file(arrays, path)
+    write_arrays(folder / FILES[1], arrays)
     with replacing(folder / FILES[0]) as path:
         path.write_text(json.dumps(config, indent=1))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import replacing
+from ..files import replacing, write_arrays
 from ..readings import ModelError
 
 # %% ../../nbs/42_anomaly.bundle.ipynb #1d430840
@@ -29,18 +29,15 @@ def write_bundle(
 ) -> None:
     "Write config.json, detectors.skops and ensemble.safetensors; no pickle."
     import skops.io
-    from safetensors.numpy import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     packed = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 9}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with replacing(folder / FILES[0]) as path:
         path.write_text(json.dumps(config, indent=1))
     with replacing(folder / FILES[1]) as path:
         skops.io.dump(machines, path, **packed)
-    with replacing(folder / FILES[2]) as path:
-        save_file(arrays, path)
+    write_arrays(folder / FILES[2], arrays)
 
 # %% ../../nbs/42_anomaly.bundle.ipynb #fff8816a
 def _read(path: Path, reader: Callable[[Path], dict]) -> dict:

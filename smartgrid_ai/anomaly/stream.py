@@ -22,7 +22,7 @@ from .assets_stream import check_place_of
 from .calibration import TailCalibration
 from .fleet import FleetJudge
 from .load import OTHERS, LoadJudge, Part, judge_together
-from ..files import replacing
+from ..files import write_arrays
 from ..readings import DataError, ModelError, Place, check_readings, hour_number
 
 # %% ../../nbs/46_anomaly.stream.ipynb #6d48f8a1
@@ -265,13 +265,9 @@ def write_memory(
     card: dict,
     arrays: Arrays,
 ) -> None:
-    "Write both into one file, or leave the old one as it was; `DataError` where it cannot be written."
-    from safetensors.numpy import save_file
-
+    "Write both into one file, or leave the old one as it was; `DataError` for a place where none can be, `OSError` for a full disk."
     check_place_of(path)
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    with replacing(path) as partial:
-        save_file(whole, partial, {"card": json.dumps(card)})
+    write_arrays(path, arrays, {"card": json.dumps(card)})
 
 
 @contextmanager

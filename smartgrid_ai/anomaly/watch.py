@@ -58,6 +58,8 @@ def _remarks(status: pd.Series) -> list[str]:
     notes, passed = [], int((status == OLD).sum())
     if passed:
         notes.append(f"{passed:,} of {len(status):,} readings are of hours judged before, and passed over")  # fmt: skip
+    if (status == OPEN).any():
+        notes.append(f"{(status == OPEN).sum():,} hours at the end have no load yet, and are judged when one comes")  # fmt: skip
     for kind, words in REMARKS.items():
         names = list(dict.fromkeys(status.index[status == kind]))
         if names:

@@ -173,13 +173,9 @@ def run_detect(options: argparse.Namespace) -> int:
 # %% ../../nbs/84_commands.data.ipynb #ffd42b24
 def _judged(source):
     "The readings of a file, or its general table."
-    from pathlib import Path
-
     from smartgrid_ai.alarm_files import has_series, read_load
     from smartgrid_ai.anomaly.series import read_series
 
-    if Path(source.data).is_dir():
-        raise DataError(f"{source.data}: a folder; name one .csv, .csv.gz or .parquet file in it")
     if has_series(source.data):
         return read_series(source.data, dict(source.columns))
     return tell(read_load(source), source)
