@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from .moments import WINDOWS
 
 from .assets import asset_scores
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
@@ -18,7 +19,7 @@ from .fleet import FleetJudge
 from .load import OTHERS, LoadJudge, early_and_late, judge_together
 from .neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from .rows import READING_NAMES, reading_rows
-from .series import TRAIN_SHARE, WINDOWS, Signal, judgeable, window_rows
+from .series import TRAIN_SHARE, Signal, judgeable, window_rows
 from .single import LEAST_ROWS, SingleDetector
 from .univariate import univariate_scores
 from ..readings import DataError, Place
