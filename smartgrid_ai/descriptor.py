@@ -11,6 +11,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from .encoder import LIMIT
 from .errors import ModelError
 from .features import FEATURE_NAMES
 from .forecast.calibration import BANDS, GRID
@@ -20,7 +21,7 @@ from .forecast.hourly import HourlyPath
 from .forecast.paths import path_state
 from .forecast.wanted import CIRCUMSTANCES
 from .hours import TEMPERATURE_NAMES
-from .origins import DAY_LAGS, LIMIT, WEEK_LAGS
+from .origins import DAY_LAGS, WEEK_LAGS
 from .provenance import package_versions
 from .scaling import CLIP, DAY_HARMONICS, YEAR_HARMONICS, RowEncoder, from_ratios
 
@@ -87,7 +88,7 @@ _HOURLY = {
     "anchor": "naive forecast of the row, in W; see 22_scaling",
 }
 _DAILY = {
-    "future": "24 hours of a block: clip((column - mean) / std, -clip, clip); see 26_origins, and worked_origin for an example",
+    "future": "24 hours of a block: clip((column - mean) / std, -clip, clip); see 26_origins and 27_encoder, and worked_origin for an example",
     "past": "the 168 hours before the issue, with the same columns as of a day ahead, then load - 1, residual, miss, known",
     "scale": "size (mean load of the week before the issue) times residual, in W",
     "anchor": "column seasonal, unscaled, + 1, times size: half of the latest known day and half of the week before, in W",

@@ -4,21 +4,18 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'MOST_DAYS', 'LOOKBACK', 'DAY_LAGS', 'WEEK_LAGS', 'WEEKS', 'SEASONAL', 'NORMALISED', 'LONGEST_HISTORY',
-           'LEVEL_SPREAD', 'STRUCTURE_COLUMNS', 'PAST_CHANNELS', 'FIT_ORIGINS', 'LIMIT', 'NOISES', 'TRIED_ORIGINS',
-           'AGED_WAVES', 'AGED_FALL', 'HISTORY', 'OriginTable', 'OriginBatch', 'Gatherer', 'Known', 'known_columns',
-           'young_history', 'aged_structure', 'OriginEncoder', 'origins_in']
+           'LEVEL_SPREAD', 'HISTORY', 'OriginTable', 'origin_table', 'Gatherer', 'Known', 'known_columns',
+           'column_block', 'origins_in']
 
 # %% ../nbs/26_origins.ipynb #86d1e0ab
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from .hours import OFF, HourTable
-from .readings import DataError
 from .structure import StructureModel
 
 # %% ../nbs/26_origins.ipynb #3e1c4790
@@ -56,17 +53,43 @@ class OriginTable:
     ways: Tensor  # (rows, 1 + components) relative: 1 + what the group's weights expect, then the components
     noise: float  # variance that an hour counts with when the shares of components are estimated, relative
 
+# %% ../nbs/26_origins.ipynb #28d38706
+def _sums_before(
+    values: np.ndarray,  # (rows,)
+    bounds: np.ndarray,  # (meters + 1,) row ranges of the meters
+) -> np.ndarray:  # (rows,)
+    "Sum of the meter's values before each row."
+    sums = np.zeros(len(values))
+    for start, end in zip(bounds[:-1], bounds[1:]):
+        np.cumsum(values[start : end - 1], out=sums[start + 1 : end])
+    return sums
 
-@dataclass
-class OriginBatch:
-    "Forecasts to be made, and what they are measured by."
-
-    past: Tensor  # (batch, 168, columns + 4) scaled
-    future: Tensor  # (batch, 24, columns) scaled
-    target: Tensor  # (batch, 24) residual over the seasonal reference, in residual sizes; 0 where unobserved
-    weight: Tensor  # (batch, 24) 1 where the target counts
-    anchor: Tensor  # (batch, 24) W, the seasonal reference
-    scale: Tensor  # (batch, 1) W per unit of network output
+# %% ../nbs/26_origins.ipynb #b4d5e6da
+def origin_table(
+    hours: HourTable,
+    structure: StructureModel,  # fitted
+    expected: np.ndarray,  # (rows,) relative: what it expects of them
+    fallback: float,  # W, level of a meter that nobody knows
+    noise: float,
+    levels: dict[str, float] | None = None,  # W, told usual load of meters by name
+) -> OriginTable:
+    "An `HourTable` ready for gathering."
+    filled, level = np.nan_to_num(hours.filled), structure.level_of(hours)
+    told = np.array([(levels or {}).get(name, np.nan) for name in hours.meters])[hours.meter]
+    usual = np.where(np.isnan(told), np.where(np.isnan(level), fallback, level), told)
+    group, known = structure.apply(hours, group=True), np.isfinite(hours.filled)
+    ways = np.column_stack([np.float32(1) + np.float32(group), structure.differences(hours)])
+    as_float = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
+    before = lambda values: torch.from_numpy(_sums_before(values, hours.bounds))  # noqa: E731
+    return OriginTable(
+        load=as_float(np.nan_to_num(hours.load)), seen=as_float(np.isfinite(hours.load)),
+        filled=as_float(filled), known=torch.from_numpy(known),
+        total=before(np.abs(filled)), count=before(known),
+        first=torch.from_numpy(hours.first.astype(np.int64)), level=as_float(level), usual=as_float(usual),
+        calendar=torch.from_numpy(hours.calendar), weather=as_float(structure.standardised(hours)),
+        expected=as_float(expected), group_total=before((1 + group) * known),
+        ways=torch.from_numpy(ways), noise=noise,
+    )  # fmt: skip
 
 # %% ../nbs/26_origins.ipynb #2a2382cd
 LONGEST_HISTORY = (
@@ -207,234 +230,19 @@ def known_columns(
     off, weather = table.calendar[:, OFF], table.weather
     ahead = (torch.arange(rows.shape[1]) / BLOCK).expand(rows.shape)
     parts = [_at(table.calendar, rows), before(off, latest), before(off, week)]
-    parts += _columns([(day / MOST_DAYS).expand(rows.shape), ahead % 1.0])
-    parts += _columns([load - 1 for load in (*loads[:7], _usual(loads), seasonal)])
+    parts += column_block([(day / MOST_DAYS).expand(rows.shape), ahead % 1.0])
+    parts += column_block([load - 1 for load in (*loads[:7], _usual(loads), seasonal)])
     if weather.shape[1]:
         now = _at(weather, rows)
         parts += [now, now - before(weather, latest), now - before(weather, week)]
         parts += [now[..., :3] - before(weather[:, :3], hour)]
-    parts += _columns([*misses[:7], _usual(misses), normalised - 1, expected - 1])
+    parts += column_block([*misses[:7], _usual(misses), normalised - 1, expected - 1])
     return Known(parts, seasonal, normalised, expected)
 
 
-def _columns(values: list[Tensor]) -> list[Tensor]:
+def column_block(values: list[Tensor]) -> list[Tensor]:
     "(batch, hours, columns), alone in a list; stacked in front and turned, which is the quickest way to get there."
     return [torch.stack(values).permute(1, 2, 0).contiguous()]
-
-# %% ../nbs/26_origins.ipynb #28d38706
-def _sums_before(
-    values: np.ndarray,  # (rows,)
-    bounds: np.ndarray,  # (meters + 1,) row ranges of the meters
-) -> np.ndarray:  # (rows,)
-    "Sum of the meter's values before each row."
-    sums = np.zeros(len(values))
-    for start, end in zip(bounds[:-1], bounds[1:]):
-        np.cumsum(values[start : end - 1], out=sums[start + 1 : end])
-    return sums
-
-# %% ../nbs/26_origins.ipynb #7ac94d19
-STRUCTURE_COLUMNS = (
-    11  # the last ones: seven misses, their usual value, reference, expectation, gap
-)
-PAST_CHANNELS = 4  # load, residual over the seasonal reference, miss of the structure, known?
-FIT_ORIGINS = 4000  # origins that means and deviations are learnt from
-LIMIT = 6.0  # standard deviations
-NOISES = (1.0, 3.0, 10.0, 30.0, 100.0)  # times the variance of the median meter
-TRIED_ORIGINS = 1000  # of training, that choose among them
-AGED_WAVES, AGED_FALL = 4, 0.7  # waves of the day, each so much smaller than the one before
-
-
-def young_history(
-    generator: np.random.Generator,
-    count: int,
-) -> np.ndarray:  # (count,) hours, 0 … 336; a third less than a day, a fifth more than a week
-    "How long meters that pretend to be new have been there."
-    shift = BLOCK / 2
-    drawn = generator.uniform(np.log(shift), np.log(shift + LONGEST_HISTORY), count)
-    return (np.exp(drawn) - shift).astype(np.int64)
-
-
-def aged_structure(
-    generator: np.random.Generator,
-    count: int,
-) -> np.ndarray:  # (count, 24) float32, residual sizes
-    "Smooth profiles of the day, some small, some large, that structures which have aged expect too much."
-    waves = np.arange(AGED_WAVES)
-    angle = 2 * np.pi * np.outer(waves, np.arange(BLOCK)) / BLOCK
-    cosines, sines = generator.standard_normal((2, count, AGED_WAVES)) * AGED_FALL**waves
-    size = np.abs(generator.standard_normal((count, 1)))
-    return (size * (cosines @ np.cos(angle) + sines @ np.sin(angle))).astype(np.float32)
-
-
-@dataclass
-class OriginEncoder:
-    "From hours to what the experts read."
-
-    structure: StructureModel = field(default_factory=StructureModel)
-    state: dict[str, np.ndarray] = field(default_factory=dict)  # ready for safetensors
-
-    @property
-    def width(self) -> int:
-        "Columns of a known hour."
-        return len(self.state["mean"])
-
-    def fit(
-        self,
-        hours: HourTable,
-        train: np.ndarray,  # (rows,) bool
-        seed: int = 0,
-    ) -> OriginTable:
-        "Learn from the training hours; returns the table. `DataError` when they hold no origin."
-        expected = self.structure.fit(hours, train)
-        level = self.structure.state["level"]
-        self.state = {"fallback": np.array([np.median(level)]), "residual": np.ones(1)}
-        self.state["noise"] = np.array(
-            [NOISES[-1] * _usual_variance(hours, expected, train, level)]
-        )
-        table = self._table(hours, expected)
-        origins = origins_in(hours, train)
-        if not len(origins):
-            raise DataError(
-                "the train part holds no 24 observed hours with four weeks of history before them; give longer readings"
-            )
-        picked = np.random.default_rng(seed).choice(
-            origins, min(FIT_ORIGINS, len(origins)), replace=False
-        )
-        rows, day = torch.from_numpy(np.sort(picked)), torch.ones(len(picked), 1, dtype=torch.long)
-        around = Gatherer(table, rows)
-        known = known_columns(around, rows[:, None] + torch.arange(BLOCK), day)
-        self._fit_state(table, around, rows, known)
-        if len(hours.meters) > 1:
-            table.noise = self._choose_noise(table, rows, seed)
-        return table
-
-    def _choose_noise(self, table: OriginTable, rows: Tensor, seed: int) -> float:
-        "The multiple with the best normalised reference for meters that pretend to be young."
-        generator = np.random.default_rng([seed, len(rows)])
-        rows = torch.from_numpy(generator.permutation(rows.numpy())[:TRIED_ORIGINS])
-        history = torch.from_numpy(young_history(generator, len(rows)))
-        first = torch.maximum(rows - history, table.first[rows])
-        one, variance = torch.ones(len(rows), 1, dtype=torch.long), table.noise / NOISES[-1]
-        future, missed = rows[:, None] + torch.arange(BLOCK), []
-        for factor in NOISES:
-            around = Gatherer(replace(table, noise=factor * variance), rows, first)
-            miss = table.load[future] / around.size - known_columns(around, future, one).normalised
-            missed.append(float((miss.abs() * table.seen[future]).sum()))
-        self.state["noise"] = np.array([NOISES[int(np.argmin(missed))] * variance])
-        return float(self.state["noise"][0])
-
-    def _fit_state(self, table: OriginTable, around: Gatherer, rows: Tensor, known: Known) -> None:
-        future = rows[:, None] + torch.arange(BLOCK)
-        miss = (table.load[future] / around.size - known.normalised)[table.seen[future] > 0]
-        residual = max(float(miss.abs().mean()) * 1.25, 1e-6)
-        columns = torch.cat([*known.parts, _gap(known, residual)], -1).flatten(0, 1).double()
-        self.state |= {
-            "residual": np.array([residual]),
-            "mean": columns.mean(0).numpy(),
-            "std": columns.std(0).numpy() + 1e-3,
-        }
-
-    def table(
-        self,
-        hours: HourTable,  # of the same or other meters
-        levels: dict[str, float] | None = None,  # W, usual load of meters by name
-    ) -> OriginTable:
-        "An `HourTable` ready for gathering."
-        return self._table(hours, self.structure.apply(hours), levels)
-
-    def _table(
-        self, hours: HourTable, expected: np.ndarray, levels: dict[str, float] | None = None
-    ) -> OriginTable:
-        filled, level = np.nan_to_num(hours.filled), self.structure.level_of(hours)
-        told = np.array([(levels or {}).get(name, np.nan) for name in hours.meters])[hours.meter]
-        usual = np.where(
-            np.isnan(told), np.where(np.isnan(level), self.state["fallback"], level), told
-        )
-        group = self.structure.apply(hours, group=True)
-        ways = np.column_stack(
-            [np.float32(1) + np.float32(group), self.structure.differences(hours)]
-        )
-        known = np.isfinite(hours.filled)
-        as_float = lambda values: torch.from_numpy(np.asarray(values, np.float32))  # noqa: E731
-        before = lambda values: torch.from_numpy(_sums_before(values, hours.bounds))  # noqa: E731
-        return OriginTable(
-            load=as_float(np.nan_to_num(hours.load)), seen=as_float(np.isfinite(hours.load)),
-            filled=as_float(filled), known=torch.from_numpy(known),
-            total=before(np.abs(filled)), count=before(known),
-            first=torch.from_numpy(hours.first.astype(np.int64)), level=as_float(level), usual=as_float(usual),
-            calendar=torch.from_numpy(hours.calendar), weather=as_float(self.structure.standardised(hours)),
-            expected=as_float(expected), group_total=before((1 + group) * known),
-            ways=torch.from_numpy(ways), noise=float(self.state["noise"][0]),
-        )  # fmt: skip
-
-    def encode(
-        self,
-        table: OriginTable,
-        origin: np.ndarray | Tensor,  # (batch,) rows
-        day: np.ndarray | Tensor,  # (batch,) block, 1…7
-        first: Tensor | None = None,  # (batch,) rows before which nothing counts as known
-        aged: Tensor | None = None,  # (batch, 24) residual sizes, see `aged_structure`
-    ) -> OriginBatch:
-        "Past and future of a batch of origins."
-        origin, day = torch.as_tensor(origin), torch.as_tensor(day)[:, None]
-        residual = float(self.state["residual"][0])
-        around = Gatherer(table, origin, first, None if aged is None else aged * residual)
-        future = origin[:, None] + BLOCK * (day - 1) + torch.arange(BLOCK)
-        ahead = known_columns(around, future, day)
-        target = (table.load[future] / around.size - ahead.seasonal) / residual
-        weight = table.seen[future]
-        return OriginBatch(
-            self._past(around, residual), self._scaled(ahead, residual), target * weight, weight,
-            ahead.seasonal * around.size, around.size * residual,
-        )  # fmt: skip
-
-    def reference(
-        self,
-        table: OriginTable,
-        origin: np.ndarray | Tensor,  # (batch,) rows
-        day: np.ndarray | Tensor,  # (batch,) block, 1…7
-    ) -> tuple[
-        Tensor, Tensor
-    ]:  # (batch, 24) W, the seasonal reference; (batch, 1) W per unit of output
-        "What leads from outputs back to watts, without the rest of a batch."
-        origin, day = torch.as_tensor(origin), torch.as_tensor(day)[:, None]
-        around = Gatherer(table, origin)
-        future = origin[:, None] + BLOCK * (day - 1) + torch.arange(BLOCK)
-        seasonal = known_columns(around, future, day).seasonal
-        return seasonal * around.size, around.size * float(self.state["residual"][0])
-
-    def _past(self, around: Gatherer, residual: float) -> Tensor:
-        "(batch, 168, columns + 4): the known columns of past hours, and what became of them."
-        rows = around.origin + torch.arange(-LOOKBACK, 0)
-        inside = torch.maximum(rows, around.first)
-        load, known = around.load(rows)
-        seen = known_columns(around, inside, torch.ones_like(around.origin))
-        channels = [
-            load - 1,
-            (load - seen.seasonal) / residual,
-            (load - seen.expected) / residual,
-        ]
-        values = [*((channel * known).clamp(-8, 8) for channel in channels), known.float()]
-        return self._scaled(seen, residual, *_columns(values))
-
-    def _scaled(self, known: Known, residual: float, *beside: Tensor) -> Tensor:
-        "(batch, hours, columns + …): the known columns scaled, and what is put beside them."
-        columns = torch.cat([*known.parts, _gap(known, residual), *beside], -1)
-        mean, std = (torch.from_numpy(self.state[name]).float() for name in ("mean", "std"))
-        columns[..., : self.width].sub_(mean).div_(std).clamp_(-LIMIT, LIMIT)
-        return columns
-
-
-def _gap(known: Known, residual: float) -> Tensor:
-    "(batch, hours, 1) between the references, in residual sizes."
-    return (known.normalised - known.seasonal)[..., None] / residual
-
-# %% ../nbs/26_origins.ipynb #06616692
-def _usual_variance(hours: HourTable, expected: np.ndarray, train: np.ndarray, level) -> float:
-    "Mean square miss of the structure in the training hours of the median meter, relative to its level."
-    squares = np.where(train, hours.load / level[hours.meter] - 1 - expected, np.nan) ** 2
-    of_meters = pd.Series(squares).groupby(hours.meter).mean().dropna()
-    return max(float(of_meters.median()), 1e-6) if len(of_meters) else 1.0
 
 # %% ../nbs/26_origins.ipynb #25d22bf3
 HISTORY = 672  # hours

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loads import readings
 
+from smartgrid_ai.encoder import OriginEncoder, aged_structure
 from smartgrid_ai.forecast.daily import AGED, DailyPath, OriginData
 from smartgrid_ai.hours import WEEKDAY, filled_load, make_hours
-from smartgrid_ai.origins import BLOCK, Gatherer, OriginEncoder, aged_structure
+from smartgrid_ai.origins import BLOCK, Gatherer
 from smartgrid_ai.readings import Place
 from smartgrid_ai.structure import StructureModel, _principal_components
 

@@ -11,12 +11,12 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from .moments import WINDOWS
 
 from .assets import asset_scores
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
 from .fleet import FleetJudge
 from .load import OTHERS, LoadJudge, early_and_late, judge_together
+from .moments import WINDOWS
 from .neighbours import LocalOutlierFactorDetector, NearestNeighbourDetector
 from .rows import READING_NAMES, reading_rows
 from .series import TRAIN_SHARE, Signal, judgeable, window_rows

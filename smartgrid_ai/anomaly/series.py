@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from .moments import moment_rows
 
+from .moments import moment_rows
 from ..data.sources import column_numbers
 from ..data.tables import ALIASES, RawTable, describe_column, open_table, suffix_of
 from ..data.timestamps import parse_timestamps

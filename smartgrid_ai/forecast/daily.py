@@ -17,20 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from smartgrid_ai.encoder import (
+    PAST_CHANNELS,
+    STRUCTURE_COLUMNS,
+    OriginEncoder,
+    aged_structure,
+    young_history,
+)
 from .ahead import ANSWERS
 from .rows import RegressionRows
 from .wanted import Wanted, circumstances, next_days
 from ..hours import HourTable, make_hours
-from smartgrid_ai.origins import (
-    BLOCK,
-    PAST_CHANNELS,
-    STRUCTURE_COLUMNS,
-    OriginEncoder,
-    OriginTable,
-    aged_structure,
-    origins_in,
-    young_history,
-)
+from ..origins import BLOCK, OriginTable, origins_in
 from ..parallel import on_free_cores
 from ..readings import DataError, Place
 from ..scaling import is_tame, meter_weights

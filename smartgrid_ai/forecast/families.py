@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..encoder import PAST_CHANNELS
 from ..errors import ModelError
 from ..features import FEATURE_NAMES
 from .baseline import TreeBaseline, load_baseline
@@ -35,7 +36,6 @@ from .settings import ExpertSettings
 from .stack import ForestStack
 from .tree import TreeExpert
 from .wanted import CIRCUMSTANCES, Answers, Wanted, in_watts, next_hours
-from ..origins import PAST_CHANNELS
 from ..parallel import Progress
 from ..scaling import feature_matrix, known_covariates
 

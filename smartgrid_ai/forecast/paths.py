@@ -8,10 +8,10 @@ __all__ = ['HORIZONS', 'check_horizon', 'new_path', 'structure_of', 'path_state'
 # %% ../../nbs/36_forecast.paths.ipynb #589138c6
 import numpy as np
 
+from ..encoder import OriginEncoder
 from ..errors import ModelError
 from .daily import DailyPath
 from .hourly import HourlyPath
-from ..origins import OriginEncoder
 from ..readings import Place
 from ..scaling import RowEncoder
 from ..structure import StructureModel
