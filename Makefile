@@ -28,7 +28,7 @@ run: setup ## simulate, train, report and serve (Ctrl-C stops the service)
 test: setup check ## set up and pass every check: what CI runs
 
 check: lint sync ## lint, sync of notebooks and package, every notebook, pytest
-	$(MAKE) --no-print-directory -j2 lessons tests
+	$(MAKE) --no-print-directory -j3 lessons tests
 
 lessons: setup
 	$(ONE_THREAD) $(BIN)/nbdev-test --n-workers 1
