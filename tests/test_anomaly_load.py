@@ -99,6 +99,19 @@ def test_a_known_holiday_is_expected_to_be_a_sunday():
     assert guesses["near_6h"][rows].max() < 2  # the neighbour has seen Sundays
 
 
+def test_who_works_on_holidays_is_left_alone_and_faults_there_are_found():
+    place = Place("UTC", "DE", "BE")
+    load = office()
+    hours = FIRST + np.arange(len(load))
+    day, _, kind = day_kinds(hours, place)
+    scored = judged(load, place=place)
+    rows = (kind == HOLIDAY)[scored.index] & (((day + 3) % 7) < 5)[scored.index]
+    assert rows.sum() >= 24 * 4 and not scored["alarm"][rows].any()
+    spoilt = np.where((kind == HOLIDAY) & (hours >= FIRST + TRAIN), 3 * load, load)
+    found = judged(spoilt, place=place)["alarm"][rows]
+    assert found.mean() > 0.5
+
+
 # Residuals
 
 
