@@ -90,7 +90,6 @@ SHARES = np.array([-0.2, -0.12, -0.08, -0.05, 0.05, 0.08, 0.12, 0.2])  # of the 
 SETTLED = 6  # hours that a beginning must have lasted
 SPARED = 0.7  # the chance that a meter is not among those that are hit
 MOST = 6.0  # that one meter can add
-RETURN = 1.5  # evidence per meter of a step that another one undoes
 
 
 @njit(cache=True)
@@ -110,6 +109,9 @@ def likelihood(share, age, step, step_lever, level, level_lever):
 def mixed(one):
     "What a meter adds, that may be among those that are hit or not."
     return min(np.log(SPARED + (1 - SPARED) * np.exp(min(one, 30.0))), MOST)
+
+# %% ../../nbs/44_anomaly.fleet.ipynb #cf0755f5
+RETURN = 1.5  # evidence per meter of a step that another one undoes
 
 
 @njit(cache=True)
@@ -132,7 +134,7 @@ def undone(ends, hour, age, strong):
             most = max(most, one)
     return most
 
-
+# %% ../../nbs/44_anomaly.fleet.ipynb #646d099b
 @njit(cache=True)
 def common_share(steps, now, allowed, hour, ends, likely):
     "Evidence (≥ 0) for a common share and the share; marks in `likely` the meters that speak for it."

@@ -13,36 +13,6 @@ from .paths import structure_of
 from ..origins import HISTORY
 
 # %% ../../nbs/40_forecast.doubts.ipynb #05ea58b6
-FAR_OFF = 30.0  # times what the meter used when trained
-
-
-def forecast_doubts(
-    forecaster: Forecaster,
-    readings: pd.DataFrame,  # canonical, what `predict` was given
-    forecast: pd.DataFrame,  # what it made of them: meter_id, issued, timestamp …
-    timezone: str | None = None,  # by whose clock the readings were read, if that was said
-    levels: dict[str, float] | None = None,  # W, usual load by meter, as `predict` was told
-) -> list[str]:  # sentences; empty = nothing to say
-    "What makes these forecasts worse than their intervals say."
-    structure = structure_of(forecaster.path)
-    level = dict(zip(structure.meters, structure.state["level"]))
-    own = forecaster.place.timezone
-    doubts = [_missing(readings, forecast, structure.names)]
-    if timezone and timezone != own:
-        doubts.append(
-            f"stamps are read by the clock of {timezone}, but the models know the days of {own}, where they were trained"
-        )
-    history, told = _history(readings, forecast), levels or {}
-    known = history.index.isin(list(level))
-    doubts += [
-        _strangers(forecast, level),
-        _newcomers(history[known] if forecaster.intervals.newcomers else history),
-        _sizeless(history[~known & ~history.index.isin(list(told))]),
-        _told_in_vain(history[history.index.isin(list(told))]),
-    ]
-    return [doubt for doubt in [*doubts, _wrong_size(readings, forecast, level)] if doubt]
-
-
 def _missing(readings: pd.DataFrame, forecast: pd.DataFrame, names: tuple[str, ...]) -> str:
     "Hours to forecast without the weather that was learned with."
     keys = ["meter_id", "timestamp"]
@@ -59,7 +29,7 @@ def _missing(readings: pd.DataFrame, forecast: pd.DataFrame, names: tuple[str, .
         f"expect larger misses than the intervals say. Give the {lacking} that is forecast: in a file as rows without consumption, over HTTP as weather_forecast"
     )
 
-
+# %% ../../nbs/40_forecast.doubts.ipynb #998ff80d
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -95,7 +65,7 @@ def _newcomers(history: pd.Series) -> str:
         f"(meter {short.index[0]}: {short.iloc[0]:,} hours): their intervals may be too narrow"
     )
 
-
+# %% ../../nbs/40_forecast.doubts.ipynb #4d97cfe4
 def _sizeless(history: pd.Series) -> str:
     "Strangers without a reading, of whom nobody told how much they use."
     empty = list(history.index[history == 0])
@@ -116,6 +86,9 @@ def _told_in_vain(history: pd.Series) -> str:
         else ""
     )
 
+# %% ../../nbs/40_forecast.doubts.ipynb #5b79ae59
+FAR_OFF = 30.0  # times what the meter used when trained
+
 
 def _wrong_size(readings: pd.DataFrame, forecast: pd.DataFrame, level: dict[str, float]) -> str:
     "Meters far from what they used when they were trained on."
@@ -132,3 +105,30 @@ def _wrong_size(readings: pd.DataFrame, forecast: pd.DataFrame, level: dict[str,
         f"{len(far)} of {len(now)} meters use {FAR_OFF:g} times more or less than when they were trained on (meter {name}: "
         f"{now[name]:,.4g} W now, {usual[name]:,.4g} W then): is the unit right?"
     )
+
+# %% ../../nbs/40_forecast.doubts.ipynb #07a0a986
+def forecast_doubts(
+    forecaster: Forecaster,
+    readings: pd.DataFrame,  # canonical, what `predict` was given
+    forecast: pd.DataFrame,  # what it made of them: meter_id, issued, timestamp …
+    timezone: str | None = None,  # by whose clock the readings were read, if that was said
+    levels: dict[str, float] | None = None,  # W, usual load by meter, as `predict` was told
+) -> list[str]:  # sentences; empty = nothing to say
+    "What makes these forecasts worse than their intervals say."
+    structure = structure_of(forecaster.path)
+    level = dict(zip(structure.meters, structure.state["level"]))
+    own = forecaster.place.timezone
+    doubts = [_missing(readings, forecast, structure.names)]
+    if timezone and timezone != own:
+        doubts.append(
+            f"stamps are read by the clock of {timezone}, but the models know the days of {own}, where they were trained"
+        )
+    history, told = _history(readings, forecast), levels or {}
+    known = history.index.isin(list(level))
+    doubts += [
+        _strangers(forecast, level),
+        _newcomers(history[known] if forecaster.intervals.newcomers else history),
+        _sizeless(history[~known & ~history.index.isin(list(told))]),
+        _told_in_vain(history[history.index.isin(list(told))]),
+    ]
+    return [doubt for doubt in [*doubts, _wrong_size(readings, forecast, level)] if doubt]
