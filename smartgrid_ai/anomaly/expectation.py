@@ -359,7 +359,9 @@ def step(sheet, kinds, normal, weights, spread, recent, numbers, now, load, temp
         )
         usual, frozen_usual = between(load, expected, worked), between(load, frozen, frozen_worked)
         if abs(load - worked) < abs(load - expected):
-            out[0] = worked
+            own, frozen_own = scales(spread, numbers, 0, clock)
+            out[0], scale, frozen_scale = worked, max(scale, own), max(frozen_scale, frozen_own)
+            out[1] = scale
     if np.isnan(scale):
         cleaned = load
     else:
