@@ -1186,6 +1186,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'smartgrid_ai/commands/watch.py'),
                                              'smartgrid_ai.commands.watch._show_quiet': ( 'commands.watch.html#_show_quiet',
                                                                                           'smartgrid_ai/commands/watch.py'),
+                                             'smartgrid_ai.commands.watch._state': ( 'commands.watch.html#_state',
+                                                                                     'smartgrid_ai/commands/watch.py'),
                                              'smartgrid_ai.commands.watch.add_watch': ( 'commands.watch.html#add_watch',
                                                                                         'smartgrid_ai/commands/watch.py'),
                                              'smartgrid_ai.commands.watch.run_watch': ( 'commands.watch.html#run_watch',

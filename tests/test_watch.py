@@ -336,6 +336,26 @@ def test_a_night_that_was_cut_short_is_judged_again(files, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_parquet("alarms.parquet"), table)
 
 
+def test_of_two_watches_at_once_the_later_writes_nothing(files, monkeypatch, capsys):
+    assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0
+    out, judge, after = ("--out", "alarms.csv"), Watch.judge, {}
+
+    def overtaken(*arguments):
+        with monkeypatch.context() as patched:
+            patched.setattr(Watch, "judge", judge)
+            assert call("september.csv", *KEPT, *out) == 0
+        after.update({path: path.read_bytes() for path in Path().iterdir()})
+        return judge(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Watch, "judge", overtaken)
+        assert call("september.csv", *KEPT, *out) == 2
+    assert "w.safetensors was replaced by another watch" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().iterdir()} == after
+    assert call("september.csv", *KEPT, *out) == 0
+    assert "no reading is new" in capsys.readouterr().out
+
+
 def test_labels_given_to_the_command(files, capsys):
     out = ("--out", "alarms.csv")
     assert call("history.csv", "--unit", "kWh", *PLACE, *KEPT) == 0

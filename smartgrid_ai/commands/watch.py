@@ -127,10 +127,20 @@ def _rows(source, watch):  # what the watch understands, and the column with the
     return tell(readings, source), "meter_id"
 
 # %% ../../nbs/84_commands.watch.ipynb #f5016339
+def _state(memory: str) -> tuple[int, ...] | None:
+    "What tells one version of a file from the next; None when there is none."
+    path = Path(memory)
+    if not path.exists():
+        return None
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+# %% ../../nbs/84_commands.watch.ipynb #17cf8326
 def run_watch(options: argparse.Namespace) -> int:
     "Learn what is to be learned, judge what is new, write both down."
     check_output(options.memory, (MEMORY_SUFFIX,), read=(options.data,))
     check_output(options.out, read=(options.data, options.calibrate))
+    before = _state(options.memory)
     options, watch = _begun(options)
     source = source_of(options)
     rows, owner = _rows(source, watch)
@@ -142,6 +152,10 @@ def run_watch(options: argparse.Namespace) -> int:
     scores = watch.judge(later, options.only_lasting) if len(later) else None
     for note in [] if scores is None else scores.attrs["notes"]:
         say(f"note: {note}")
+    if _state(options.memory) != before:
+        raise DataError(
+            f"{options.memory} was replaced by another watch while this one was judging: nothing is written, run the command again"
+        )
     if options.out and scores is not None and len(scores):
         _add(scores, earlier, options.out)
     watch.save(options.memory)
