@@ -124,6 +124,7 @@ def _progress_lines(name: str) -> Callable:
     seen: list[str] = []
 
     def line(cell: "NotebookNode", cell_index: int) -> None:
+        "Say which section is being worked on, once each."
         heading = (
             re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
             if cell.cell_type == "markdown"

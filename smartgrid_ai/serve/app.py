@@ -305,6 +305,7 @@ def _on_signals(server: Server) -> None:
     main = os.getpid()
 
     def handle(number: int, frame: object) -> None:
+        "Stop the service; in a forked child, leave quietly."
         if os.getpid() != main:
             # The forked API process has drained, or never begun; told once more, it would leave its loop half closed.
             for told in (signal.SIGTERM, signal.SIGINT):

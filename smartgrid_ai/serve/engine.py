@@ -35,6 +35,7 @@ def follow(
     "End this process soon after its parent has died, however it died."
 
     def watch() -> None:
+        "Wait until the parent is gone, then end what is named and this process."
         while os.getppid() == parent:
             time.sleep(0.5)
         for process in last or []:

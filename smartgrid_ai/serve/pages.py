@@ -54,6 +54,7 @@ def documentation_routes() -> APIRouter:
 
     @router.get("/static/{name}")
     async def static(name: str, request: Request) -> Response:
+        "A script or a style sheet of the documentation; 404 for any other name."
         if name not in ASSETS:
             raise HTTPException(404)
         headers = {"Cache-Control": "public, max-age=86400", "Vary": "Accept-Encoding"}
