@@ -43,8 +43,13 @@ def office(days: int = 140, seed: int = 0, noise: float = 0.04) -> np.ndarray:
     return (20 + 40 * busy) * (1 + noise * random.standard_normal(len(hours)))
 
 
-def judged(load: np.ndarray, others: dict | None = None, place: Place = Place()) -> pd.DataFrame:  # noqa: B008
-    times = (FIRST + np.arange(len(load))).astype("datetime64[h]")
+def judged(
+    load: np.ndarray,
+    others: dict | None = None,
+    place: Place = Place(),  # noqa: B008
+    first: int = FIRST,
+) -> pd.DataFrame:
+    times = (first + np.arange(len(load))).astype("datetime64[h]")
     return judge_load(times, load, np.arange(len(load)) < TRAIN, place, others)
 
 
@@ -65,10 +70,19 @@ def test_a_meter_that_never_changes_is_not_alarmed_for_weeks_by_one_odd_night():
 
 def test_civil_days_hours_and_holidays():
     place = Place("Europe/Berlin", "DE")
-    first = int(np.datetime64("2024-12-31T00", "h").astype(np.int64))
-    day, clock, kind = day_kinds(np.arange(first, first + 48), place)
-    assert clock[:3].tolist() == [1, 2, 3] and kind[0] == WORKDAY
-    assert (kind[day == day[0] + 1] == HOLIDAY).all()
+    first = int(np.datetime64("2025-12-23T00", "h").astype(np.int64))
+    day, clock, kind = day_kinds(np.arange(first, first + 24 * 11), place)
+    assert clock[:3].tolist() == [1, 2, 3]
+    by_day = [int(kind[day == one][-1]) for one in np.unique(day)]
+    week = [WORKDAY, *[HOLIDAY] * 4, SUNDAY, *[HOLIDAY] * 4, WORKDAY]
+    assert by_day[: len(week)] == week  # Tuesday 23 December to Friday 2 January
+
+
+@pytest.mark.parametrize("place", [Place("UTC"), Place("Asia/Tokyo", "JP")])
+def test_without_christmas_the_last_days_of_the_year_are_like_others(place):
+    first = int(np.datetime64("2025-12-22T12", "h").astype(np.int64))
+    _, _, kind = day_kinds(np.arange(first, first + 24 * 4), place)
+    assert set(kind) == {WORKDAY}
 
 
 def test_the_clock_change_is_no_surprise():
@@ -110,6 +124,20 @@ def test_who_works_on_holidays_is_left_alone_and_faults_there_are_found():
     spoilt = np.where((kind == HOLIDAY) & (hours >= FIRST + TRAIN), 3 * load, load)
     found = judged(spoilt, place=place)["alarm"][rows]
     assert found.mean() > 0.5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])  # of what a working day adds to the night
+def test_closed_half_closed_or_working_until_new_year_is_no_fault(share):
+    place = Place("UTC", "DE", "BE")
+    load, first = office(), int(np.datetime64("2024-09-16T00", "h").astype(np.int64))  # a Monday
+    dates = (first + np.arange(len(load))).astype("datetime64[h]").astype("datetime64[D]")
+    between = (dates >= np.datetime64("2024-12-24")) & (dates < np.datetime64("2025-01-01"))
+    night = np.where(load > 40, load / 3, load)
+    closed = np.where(between, share * load + (1 - share) * night, load)
+    table = judged(closed, place=place, first=first)
+    assert between[table.index].sum() == 24 * 8 and not table["alarm"].any()
+    tripled = judged(np.where(between, 3 * closed, load), place=place, first=first)
+    assert tripled["alarm"][between[table.index]].mean() > 0.5
 
 
 # Residuals
