@@ -17,8 +17,9 @@ import pandas as pd
 from .anomaly.assets import SENSORS
 from .anomaly.series import OWNERS, read_series, signals
 from .artefacts import SCORE_COLUMNS, AnomalyArtefacts
+from .data.columns import ALIASES, describe_column, find_columns
 from .data.sources import canonical_readings
-from .data.tables import ALIASES, describe_column, find_columns, load_table, suffix_of
+from .data.tables import load_table, suffix_of
 from .data.timestamps import parse_timestamps, wall_clock_to_utc
 from .evaluate.alarms import SENSOR
 from .provenance import git_revision, package_versions

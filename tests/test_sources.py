@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from smartgrid_ai.data.simulate import simulate
 from smartgrid_ai.data.sources import read_readings, write_table
-from smartgrid_ai.data.tables import describe_column, find_columns
+from smartgrid_ai.data.columns import describe_column, find_columns
 from smartgrid_ai.data.timestamps import parse_timestamps, wall_clock_to_utc
 from smartgrid_ai.readings import DataError, check_readings
 
@@ -371,6 +371,41 @@ def test_date_and_time_apart(csv):
     read = read_readings(csv("Date;Time;Global_active_power", *lines), unit="kW")
     assert read["consumption"].tolist() == [pytest.approx(4200)]
     assert str(read["timestamp"][0]) == "2006-12-16 17:00:00+00:00"
+
+
+TURKISH = [f"0{1 + hour // 24}.01.2015;{hour % 24:02}:00;1.{hour:03},05" for hour in range(48)]
+
+
+@pytest.mark.parametrize("date", ["date", "timestamp"])
+def test_date_and_time_under_other_names(csv, date):
+    path = csv("Tarih;Saat;Tüketim Miktarı (MWh)", *TURKISH)
+    read = read_readings(path, columns={date: "Tarih", "time": "Saat"})
+    assert (read["timestamp"] == pd.date_range("2015-01-01", periods=48, freq="h", tz="UTC")).all()
+    assert read["consumption"][47] == pytest.approx(1047.05e6)
+    assert not any("not used" in note for note in read.attrs["notes"])
+
+
+def test_hours_under_another_name(csv):
+    lines = [f"2015-01-01,{hour},5" for hour in range(1, 25)]
+    path = csv("Fecha,Hora,MWh", *lines)
+    read = read_readings(path, columns={"date": "Fecha", "hour": "Hora"})
+    assert str(read["timestamp"].iloc[-1]) == "2015-01-01 23:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"time": "Saat"}, "time=Saat says the time of day alone; name the column of the date"),
+        ({"date": "Tarih"}, r"dates without a time of day.*--column date=… --column time=…"),
+        ({"date": "Tarih", "time": "Zon"}, "line 2, column 'Zon': '7' is no time of day such as"),
+        ({}, "no column for 'timestamp'.*or date=… and time=… where they stand apart"),
+        ({"day": "Tarih"}, "unknown column 'day': use .*date, time, hour"),
+    ],
+)
+def test_dates_without_their_times_are_asked_about(csv, columns, message):
+    path = csv("Tarih;Saat;MWh;Zon", *(f"{line};7" for line in TURKISH))
+    with pytest.raises(DataError, match=message):
+        read_readings(path, columns=columns)
 
 
 @pytest.mark.parametrize(

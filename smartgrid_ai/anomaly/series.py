@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from .moments import moment_rows
+from ..data.columns import ALIASES, describe_column
 from ..data.sources import column_numbers
-from ..data.tables import ALIASES, RawTable, describe_column, open_table, suffix_of
+from ..data.tables import RawTable, open_table, suffix_of
 from ..data.timestamps import parse_timestamps
 from ..readings import DataError
 

@@ -163,7 +163,7 @@ def reading_options(
     )
     group.add_argument(
         "--column", action="append", default=[], metavar="NAME=IN_FILE",
-        help="which column of the file is which, such as consumption=load (repeatable)",
+        help="which column of the file is which, such as consumption=load; date=… and time=… where they stand apart (repeatable)",
     )  # fmt: skip
     group.add_argument(
         "--clock", choices=("utc", "local"), default="utc",

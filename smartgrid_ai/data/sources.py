@@ -14,14 +14,8 @@ import numpy as np
 import pandas as pd
 
 from .clocks import clock_doubt
-from smartgrid_ai.data.tables import (
-    EXTRAS,
-    RawTable,
-    describe_column,
-    load_table,
-    suffix_of,
-    write_table,
-)
+from .columns import EXTRAS, TIME_PARTS, describe_column
+from .tables import RawTable, load_table, suffix_of, write_table
 from .timestamps import parse_timestamps, wall_clock_to_utc
 from smartgrid_ai.readings import (
     COVARIATES,
@@ -80,16 +74,27 @@ def _meters(file: RawTable) -> tuple[np.ndarray, np.ndarray]:  # code per row, s
 # %% ../../nbs/12_data.sources.ipynb #836756ea
 def _stamps(file: RawTable) -> pd.Series:
     "The column of stamps, put together where date and time of day, or date and hour, have one each."
-    raw = file.frame[file.found["timestamp"]]
-    part = {column.lower(): file.frame[column] for column in file.frame}
-    if file.found["timestamp"].lower() not in ("date", "time") or "date" not in part:
-        return raw
+    part = {name: file.frame[file.found[name]] for name in TIME_PARTS if name in file.found}
+    if "date" not in part:
+        return file.frame[file.found["timestamp"]]
     date = part["date"].astype("str")
-    if "time" in part and part["time"].astype("str").str.fullmatch(r"\s*\d{1,2}:\d{2}.*").all():
+    if "time" in part and _are_times_of_day(file, part["time"].astype("str")):
         return date + " " + part["time"].astype("str")
     if "hour" in part and not date.str.contains(":").any():
         return date + " " + _hours_of_day(file, part["hour"]).map("{:02d}:00".format)
-    return raw
+    return file.frame[file.found["timestamp"]]
+
+
+def _are_times_of_day(file: RawTable, column: pd.Series) -> bool:
+    "Whether it holds nothing else; `DataError` where it should, because the caller named it."
+    other = np.flatnonzero(~column.str.fullmatch(r"\s*\d{1,2}:\d{2}.*"))
+    if len(other) and column.name.lower() != "time":
+        row = int(other[0])
+        raise DataError(
+            f"{file.where(row)}, column {column.name!r}: {column.iloc[row]!r} is no time of day such as 07:30; "
+            "a column of hours is named with --column hour=… (columns=… in Python)"
+        )
+    return not len(other)
 
 
 def _hours_of_day(file: RawTable, column: pd.Series) -> pd.Series:
@@ -223,6 +228,21 @@ def _hourly_means(
     return means
 
 # %% ../../nbs/12_data.sources.ipynb #c08bb122
+def _advice(
+    instants: pd.Series,  # µs
+) -> str:
+    "How stamps come to be there twice."
+    if (instants % (24 * HOUR_US)).nunique() < 3:  # midnights by a clock that may be changed
+        return (
+            ", or if these are dates without a time of day, name the column where that stands: "
+            "--column date=… --column time=… (columns=… in Python)"
+        )
+    return (
+        ". If the file tells wall clock time, say so and where: "
+        "--clock local --timezone Europe/Berlin (in Python clock='local')"
+    )
+
+
 def _without_twins(
     file: RawTable,
     table: pd.DataFrame,  # code, instant and values, sorted
@@ -238,8 +258,7 @@ def _without_twins(
         stamp = pd.Timestamp(row["instant"], unit="us", tz="UTC")
         raise DataError(
             f"{file.name}: meter {meters[int(row['code'])]} has different rows for {stamp} "
-            f"({len(conflict)} such stamps): keep one of each. If the file tells wall clock time, say so "
-            "and where: --clock local --timezone Europe/Berlin (in Python clock='local')"
+            f"({len(conflict)} such stamps): keep one of each{_advice(table['instant'])}"
         )
     file.notes.append(f"{identical.sum()} rows left out: exact copies of another row")
     return table[~identical]

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .columns import find_columns, needed_columns, note_ignored
 from .sources import canonical_readings, check_clock, meter_names
-from .tables import RawTable, find_columns, needed_columns, note_ignored, suffix_of
+from .tables import RawTable, suffix_of
 from ..readings import DataError
 
 # %% ../../nbs/14_data.stream.ipynb #62b7e3af
