@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from smartgrid_ai.data.columns import describe_column, find_columns
 from smartgrid_ai.data.simulate import simulate
 from smartgrid_ai.data.sources import read_readings, write_table
-from smartgrid_ai.data.columns import describe_column, find_columns
 from smartgrid_ai.data.timestamps import parse_timestamps, wall_clock_to_utc
 from smartgrid_ai.readings import DataError, check_readings
 
@@ -408,6 +408,56 @@ def test_dates_without_their_times_are_asked_about(csv, columns, message):
         read_readings(path, columns=columns)
 
 
+WIDE = ["time,temperature,north_MW,south_MW,price"] + [
+    f"2014-01-01 {hour:02}:00,{hour},{hour},{hour + 10},50" for hour in range(24)
+]
+
+
+def test_a_column_for_each_meter(csv):
+    read = read_readings(csv(*WIDE), columns={"consumption": "*_MW"})
+    assert read["meter_id"].tolist() == ["north_MW"] * 24 + ["south_MW"] * 24
+    assert read["consumption"].tolist() == [1e6 * hour for hour in (*range(24), *range(10, 34))]
+    assert read["temperature"].tolist() == [*range(24)] * 2
+    notes = read.attrs["notes"]
+    assert "2 columns read as meters: north_MW, south_MW" in notes
+    assert "columns not used: price" in notes
+
+
+def test_a_column_for_each_meter_is_the_same_in_parquet(csv, tmp_path):
+    path = csv(*WIDE)
+    other = write_table(pd.read_csv(path), tmp_path / "wide.parquet")
+    one, two = (read_readings(p, columns={"consumption": "*_MW"}) for p in (path, other))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_star_is_all_that_is_nothing_else(csv):
+    path = csv("ds;7;8;wind_speed", "2014-01-01 00:00;1;2;3", "2014-01-01 01:00;1;2;3")
+    read = read_readings(path, unit="kW", columns={"consumption": "*"})
+    assert read["meter_id"].tolist() == ["7", "7", "8", "8"] and read["wind_speed"].eq(3).all()
+
+
+@pytest.mark.parametrize(
+    ("lines", "columns", "message"),
+    [
+        (WIDE, {}, "north_MW, south_MW could all be.*or say that each is a meter"),
+        (WIDE, {"consumption": "MT_*"}, "no column is like 'MT_\\*'; there are: time"),
+        (
+            WIDE,
+            {"consumption": "*MW", "meter_id": "price"},
+            "makes a meter of each column, and 'price' would name it again",
+        ),
+        (
+            [*WIDE, "2014-01-02 00:00,1,2,no,3"],
+            {"consumption": "*_MW"},
+            "line 26 of 'south_MW', column.*'no' is not a number",
+        ),
+    ],
+)
+def test_columns_of_meters_that_cannot_be_read_are_named(csv, lines, columns, message):
+    with pytest.raises(DataError, match=message):
+        read_readings(csv(*lines), columns=columns)
+
+
 @pytest.mark.parametrize(
     ("stamp", "instant"),
     [
@@ -544,7 +594,7 @@ def test_stamps_with_offset_need_no_clock(csv):
         (
             ["time,a,b", "2014-01-01 00:00,1,2"],
             {},
-            r"Name it with .*frame\.melt\('time', var_name='meter_id'",
+            'say which: --column "consumption=\\*" for all',
         ),
         (["when,W", "2014-01-01 00:00,1"], {}, r"no column for 'timestamp'; there are: when, W"),
         (

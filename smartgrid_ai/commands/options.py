@@ -163,7 +163,8 @@ def reading_options(
     )
     group.add_argument(
         "--column", action="append", default=[], metavar="NAME=IN_FILE",
-        help="which column of the file is which, such as consumption=load; date=… and time=… where they stand apart (repeatable)",
+        help="which column of the file is which, such as consumption=load; date=… and time=… where they stand apart; "
+        "'consumption=MT_*' where each meter has a column of its own (repeatable)",
     )  # fmt: skip
     group.add_argument(
         "--clock", choices=("utc", "local"), default="utc",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .columns import find_columns, needed_columns, note_ignored
+from .columns import find_columns, meter_columns, needed_columns, note_ignored
 from .sources import canonical_readings, check_clock, meter_names
 from .tables import RawTable, suffix_of
 from ..readings import DataError
@@ -118,6 +118,11 @@ class MeterFile:
         self._file = _open(self.path)
         names = self._file.schema_arrow.names
         self._found = find_columns(names, self.columns or {}, str(self.path))
+        if wide := meter_columns(names, self._found):
+            raise DataError(
+                f"{self.path}: {len(wide)} columns that are a meter each cannot be read piece by piece: allow as many rows as it "
+                "has (--most-rows), or make one row for each meter and hour of it first"
+            )
         self._needed = needed_columns(names, self._found)
         self._note(note_ignored(names, self._needed))
         if not self.rows:
