@@ -6,7 +6,7 @@
 __all__ = ['MEMORY', 'RENEWED', 'INCIDENT', 'LEVELS', 'RESTLESS', 'SCALES', 'PIECES', 'MOMENTS', 'LOUDEST', 'KEPT', 'VOICES',
            'FADES', 'LINE', 'OneChannel', 'compressed', 'trailing_quantiles', 'departures', 'patterns', 'novelty',
            'tail_surprise', 'both_memories', 'distance_to_training', 'stranger', 'joined', 'fading_peak', 'lasting',
-           'univariate_scores']
+           'resting', 'opinions', 'univariate_scores']
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #a72b62c2
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from .calibration import unit_score
+from .calibration import surprise_of, unit_score
 from .detectors import RowScaler
 from .moments import moment_rows
 from .neighbours import NearestNeighbourDetector
@@ -227,6 +227,33 @@ def lasting(
 LINE = 4.2  # what one row in a hundred of a faultless series exceeds
 
 
+def resting(
+    surprise: np.ndarray,  # (n,)
+    found: np.ndarray,  # (n,), of `lasting`
+) -> np.ndarray:  # (n,)
+    "The same, held on the line where none of the last eight rows is above it by itself."
+    going_on = pd.Series(surprise).rolling(PIECES, min_periods=1).max().to_numpy() > LINE
+    return np.where(going_on, found, np.minimum(found, LINE))
+
+# %% ../../nbs/44_anomaly.univariate.ipynb #cee1df46
+def opinions(
+    value: np.ndarray,  # (n,), any unit, no NaN
+    train: np.ndarray,  # (n,) bool
+    seed: int,  # of the sample of training rows
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (n,) each, not below 0
+    "Surprise at all questions, at those about the row itself, and at the distance to the training part."
+    gap, value = min(INCIDENT, int(train.sum()) // 4), compressed(value, train)
+    longest = max(int(train.sum()) // 4, PIECES)
+    scales = [scale for scale in SCALES if PIECES * scale <= longest]
+    away = departures(value, train, gap, longest)
+    unseen = [novelty(value, scale, gap) for scale in scales]
+    return (
+        both_memories(np.vstack([away, *unseen]), train, gap),
+        both_memories(np.vstack([away[:1], unseen[0]]), train, gap),
+        stranger(distance_to_training(value, train, seed), train, gap),
+    )
+
+
 def univariate_scores(
     signal: OneChannel,
     seed: int = 0,  # of the sample that is kept of more than 10,000 training rows
@@ -237,20 +264,11 @@ def univariate_scores(
     Raises `DataError` for more than one channel and for fewer than 50 training rows with a value.
     """
     value, train, known = _known_rows(signal)
-    gap = min(INCIDENT, int(train.sum()) // 4)
-    value = compressed(value, train)
-    longest = max(int(train.sum()) // 4, PIECES)
-    scales = [scale for scale in SCALES if PIECES * scale <= longest]
-    away = departures(value, train, gap, longest)
-    unseen = [novelty(value, scale, gap) for scale in scales]
-    now = both_memories(np.vstack([away, *unseen]), train, gap)
-    alone = both_memories(np.vstack([away[:1], unseen[0]]), train, gap)
-    far = stranger(distance_to_training(value, train, seed), train, gap)
-    found = lasting(joined(now, alone, far)) * np.log(100) / LINE
-    found = pd.Series(found, np.flatnonzero(known))
-    surprise = found.reindex(range(len(known))).ffill().fillna(0.0).to_numpy()
+    now = joined(*opinions(value, train, seed))
+    found = pd.Series(resting(now, lasting(now)) / LINE, np.flatnonzero(known))
+    lines = found.reindex(range(len(known))).ffill().fillna(0.0).to_numpy()
     times, repeats = _stuck(signal)
-    surprise = np.where(times > 1, np.maximum(surprise, times * np.log(100)), surprise)
+    surprise = np.where(times > 1, np.maximum(lines, times), lines) * surprise_of(0.5)
     table = pd.DataFrame({"surprise": surprise, "score": unit_score(surprise)})
     return table.assign(alarm=table["score"] > 0.5, because=_reasons(signal.values[:, 0], repeats))
 
