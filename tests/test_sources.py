@@ -423,6 +423,14 @@ def test_a_column_for_each_meter(csv):
     assert "columns not used: price" in notes
 
 
+def test_a_column_for_each_meter_says_what_a_row_for_each_would(csv, tmp_path):
+    path, names = csv(*WIDE), ["north_MW", "south_MW"]
+    long = pd.read_csv(path).melt(["time", "temperature"], names, "meter", "load")
+    other = write_table(long, tmp_path / "long.csv")
+    one = read_readings(path, columns={"consumption": "*_MW"})
+    pd.testing.assert_frame_equal(one, read_readings(other, unit="MW"))
+
+
 def test_a_column_for_each_meter_is_the_same_in_parquet(csv, tmp_path):
     path = csv(*WIDE)
     other = write_table(pd.read_csv(path), tmp_path / "wide.parquet")
