@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smartgrid_ai.anomaly.alarm import CALM_HOURS, Alarm
+from smartgrid_ai.anomaly.alarm import CALM_HOURS, Alarm, lasting
 from smartgrid_ai.anomaly.days import HOLIDAY, SUNDAY, WORKDAY, day_kinds
-from smartgrid_ai.anomaly.detect import detect, lasting
+from smartgrid_ai.anomaly.detect import detect
 from smartgrid_ai.anomaly.expectation import SIGNALS, learn_usual, new_memory, observe
 from smartgrid_ai.anomaly.extent import ACCEPTED, DAY, ExtentJudge
 from smartgrid_ai.anomaly.load import (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smartgrid_ai.anomaly.alarm import lasting
 from smartgrid_ai.anomaly.calibration import surprise_of, unit_score
-from smartgrid_ai.anomaly.detect import lasting
 from smartgrid_ai.anomaly.judgements import SHIFT, USUAL_LINE, calibrate_scores
 from smartgrid_ai.errors import DataError
 

@@ -104,15 +104,42 @@ def test_planted_fault_is_found(usual, kind):
     assert judged[where].mean() > usual[where].mean()
 
 
+def repeated(judged: pd.DataFrame) -> pd.Series:
+    return judged["because"].str.contains("repeated")
+
+
+def test_every_alarm_says_what_was_far_from_the_usual():
+    values = machine()
+    values[1000:1012] += np.r_[8, 14, np.full(10, 9.0)]
+    values[1300:1400] -= 10 * np.sin(np.arange(100) * 2 * np.pi / 20)
+    judged = univariate_scores(signal(values))
+    assert (judged["because"].ne("") == judged["alarm"]).all()
+    assert f"{values[1001]:.4g}, where nine of ten that were learned" in judged["because"][1010]
+    calm = np.where(np.arange(1500) > 900, 60 + 0.01 * machine(), machine())
+    inside = univariate_scores(signal(calm))[900:]
+    told = inside["because"][inside["alarm"]]
+    assert len(told) and told.str.contains("is usual .* the course it is part of is not").all()
+
+
+def test_an_alarm_ends_with_its_incident_though_the_score_fades():
+    values = machine(3000)
+    values[2000:2020] += 15
+    judged = univariate_scores(signal(values))
+    after = judged[2020:]
+    assert judged["alarm"][2000:2020].any() and after["alarm"].sum() < 90
+    faded = after[~after["alarm"]]["score"]
+    assert faded.iloc[0] == 0.5 and faded.iloc[-1] < 0.4
+
+
 def test_a_value_that_sticks_is_told(usual):
     values = machine()
     values[1200:1260] = values[1200]
     judged = univariate_scores(signal(values))
-    assert judged["alarm"][1211:1260].all() and judged["because"][:1211].eq("").all()
+    assert judged["alarm"][1211:1260].all() and not repeated(judged)[:1211].any()
     assert f"{values[1200]:.6g} has been repeated 11 times" in judged["because"][1211]
     pd.testing.assert_series_equal(judged["score"][:1200], pd.Series(usual[:1200], name="score"))
     coarse = values.round()
-    assert not univariate_scores(signal(coarse))["because"][:1200].any()
+    assert not repeated(univariate_scores(signal(coarse)))[:1200].any()
 
 
 def test_a_fault_is_still_strange_when_it_comes_back():
@@ -142,9 +169,9 @@ def test_constant_series_are_calm_until_they_change(level):
     values = np.full(800, level)
     assert not univariate_scores(signal(values))["alarm"].any()
     values[700:] = level + 1 + abs(level)
-    judged = univariate_scores(signal(values))["alarm"]
-    assert judged[700] and not judged[:700].any()
-    assert univariate_scores(signal(values))["because"].eq("").all()
+    judged = univariate_scores(signal(values))
+    assert judged["alarm"][700] and not judged["alarm"][:700].any()
+    assert not repeated(judged).any()
 
 
 def test_missing_values_carry_the_judgement_before_them(usual):

@@ -16,6 +16,7 @@ from smartgrid_ai.anomaly.kinds import name_kinds
 from smartgrid_ai.anomaly.stream import load_scorer
 from smartgrid_ai.anomaly.watch import Watch, load_watch
 from smartgrid_ai.anomaly.watch_assets import AssetWatch
+from smartgrid_ai.anomaly.watch_channels import IN_STEP, LOOKS_BACK, ChannelWatch, Past
 from smartgrid_ai.cli import main
 from smartgrid_ai.data.equipment import Fault, simulate_equipment
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
@@ -525,6 +526,81 @@ def test_machines_that_come_and_go(machines):
     more = late[late["series"] == "pump-0"]
     watch.judge(more.assign(timestamp=more["timestamp"] + pd.Timedelta("20D")))
     assert set(watch.quiet()) == {"pump-1", "breaker-2"}
+
+
+@pytest.fixture(scope="module")
+def channels() -> pd.DataFrame:
+    "The oil of two transformers, read every five minutes; some readings have no value, one sensor is stuck for a while."
+    random, rows = np.random.default_rng(3), np.arange(24 * 288)
+    stamps, parts = pd.date_range("2024-01-01", periods=len(rows), freq="5min", tz="UTC"), []
+    for name in ("T1", "T2"):
+        oil = 60 + 5 * np.sin(rows * 2 * np.pi / 288) + random.normal(0, 0.5, len(rows))
+        oil[random.integers(0, len(rows), 40)] = np.nan
+        parts.append(pd.DataFrame({"series": name, "timestamp": stamps, "oil": oil}))
+    parts[0].loc[4500:4530, "oil"] += 12
+    parts[1].loc[5500:5700, "oil"] = 61.5
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("only_lasting", [False, True])
+def test_single_channels_by_night_are_what_detect_says(channels, only_lasting, tmp_path):
+    known = channels["timestamp"] < LEARNED
+    marked = channels.assign(split=np.where(known, "train", "test"))
+    whole = detect(marked, ("default",), only_lasting=only_lasting)
+    watch, found, later = ChannelWatch(), [], channels[~known]
+    assert watch.learn(channels[known]) == []
+    for begin in pd.date_range(LEARNED, periods=12, freq="25h5min"):
+        span = begin - pd.Timedelta("9h"), begin + pd.Timedelta("25h5min")
+        file = later["timestamp"].between(*span, inclusive="left")
+        found.append(watch.judge(later[file], only_lasting))
+        watch.save(tmp_path / "c.safetensors")
+        watch = load_watch(tmp_path / "c.safetensors")
+    columns = ["series", "timestamp", "score", "alarm", "expected", "residual", "because"]
+    ours, theirs = sorted_rows(found), sorted_rows([whole])
+    assert set(ours.loc[ours["alarm"], "series"]) == {"T1", "T2"} and ours["alarm"].mean() < 0.1
+    assert ours["because"].str.contains("61.5 has been repeated").any()
+    pd.testing.assert_frame_equal(ours[columns], theirs[columns], rtol=1e-6, check_dtype=False)
+
+
+def test_the_past_of_a_channel_is_bounded_and_says_the_same():
+    random, count = np.random.default_rng(0), LOOKS_BACK + 4000
+    values = np.sin(np.arange(600 + count) / 30) + random.normal(0, 0.2, 600 + count)
+    values[random.integers(600, 600 + count, 300)] = np.nan
+    at_once = Past(values[:600], 600).judged(values[600:])
+    past = Past(values[:600], 600)
+    past.judged(values[600 : 600 + LOOKS_BACK + 2500])
+    assert LOOKS_BACK <= np.isfinite(past.values[600:]).sum() < LOOKS_BACK + IN_STEP
+    last = past.judged(values[600 + LOOKS_BACK + 2500 :])
+    theirs = at_once.iloc[-len(last) :].reset_index(drop=True)
+    pd.testing.assert_frame_equal(last.reset_index(drop=True), theirs, rtol=1e-6)
+
+
+def test_channels_that_cannot_be_watched(channels):
+    watch = ChannelWatch()
+    few = channels.groupby("series").head(40)
+    assert watch.learn(few) == ["T1 (40 readings)", "T2 (40 readings)"] and watch.names == ()
+    assert watch.learn(channels[channels["series"] == "T1"]) == []
+    with pytest.raises(DataError, match="no column 'oil', which was learned"):
+        watch.judge(channels.rename(columns={"oil": "air"}))
+    with pytest.raises(DataError, match="oil, air: one channel is watched here, not 2"):
+        ChannelWatch().learn(channels.assign(air=1.0 * channels.index))
+
+
+def test_a_single_sensor_night_by_night(channels, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = channels.rename(columns={"series": "asset_id"})
+    begin = table["timestamp"] < LEARNED
+    table[begin].to_csv("history.csv", index=False)
+    table[~begin].to_csv("night.csv", index=False)
+    memory = ("--memory", "c.safetensors")
+    assert call("history.csv", *memory) == 0
+    assert call("night.csv", *memory, "--out", "scores.csv") == 0
+    said = capsys.readouterr().out
+    assert "learned 2 machines" in said and "where nine of ten that were learned lie" in said
+    assert isinstance(load_watch("c.safetensors"), ChannelWatch)
+    assert call("night.csv", *memory, "--out", "scores.csv") == 0
+    assert "no reading is new" in capsys.readouterr().out
+    assert len(pd.read_csv("scores.csv")) == (~begin).sum()
 
 
 def test_a_machine_without_a_name_by_the_clock_on_the_wall(tmp_path, monkeypatch, capsys):

@@ -313,21 +313,20 @@ def between(load, one, other):
 
 @njit(cache=True)
 def leave_open(sheet, kinds, weights, spread, numbers, now, load, temperature, kept, out):
-    "What is usual of a holiday that may be kept or not, and in which scales; `kept` is the anchor of a kept one, what it would show, and its scales."
+    "What is usual of a holiday that may be kept or not, and in which scales; `kept` is what a kept one would show, and its scales."
     _, day, clock, _ = now
-    anchor, expected, frozen, scale, frozen_scale = kept
+    expected, frozen, scale, frozen_scale = kept
     plain = weekday_kind(day)
     _, worked, frozen_worked = expectations(
         sheet, kinds, weights, numbers[LEVEL], now, plain, temperature, np.empty(TERMS)
     )
-    usual, share = between(load, expected, worked), 1.0
+    usual = between(load, expected, worked)
     if abs(load - worked) < abs(load - expected):
         own, frozen_own = scales(spread, numbers, 1 if plain > WORKDAY else 0, clock)
-        share = scale / max(scale, own)
         scale, frozen_scale = max(scale, own), max(frozen_scale, frozen_own)
         out[0], out[1] = worked, scale
-    if not np.isnan(share):
-        sheet[day % DAYS, clock, READ] = anchor + share * (load - usual)
+    if load == usual:
+        sheet[day % DAYS, clock, READ] = np.nan
     return usual, between(load, frozen, frozen_worked), scale, frozen_scale
 
 
@@ -367,9 +366,8 @@ def step(sheet, kinds, normal, weights, spread, recent, numbers, now, load, temp
     judges = (expected, frozen, scale, frozen_scale)
     undecided = kind == HOLIDAY and weekday_kind(day) != SUNDAY
     if undecided:
-        kept = (anchor, expected, frozen, scale, frozen_scale)
         judges = leave_open(
-            sheet, kinds, weights, spread, numbers, now, load, temperature, kept, out
+            sheet, kinds, weights, spread, numbers, now, load, temperature, judges, out
         )
     usual, _, scale, _ = judges
     cleaned = load

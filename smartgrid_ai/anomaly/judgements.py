@@ -9,8 +9,8 @@ __all__ = ['LEAST_LABELS', 'USUAL_LINE', 'SHIFT', 'MISSED', 'line_of', 'check_en
 import numpy as np
 import pandas as pd
 
+from .alarm import lasting
 from .calibration import surprise_of
-from .detect import lasting
 from .labels import ContradictingLabels, fit_labels
 from ..readings import DataError
 

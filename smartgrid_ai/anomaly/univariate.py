@@ -6,7 +6,7 @@
 __all__ = ['MEMORY', 'RENEWED', 'INCIDENT', 'LEVELS', 'RESTLESS', 'SCALES', 'PIECES', 'MOMENTS', 'LOUDEST', 'KEPT', 'VOICES',
            'FADES', 'LINE', 'OneChannel', 'compressed', 'trailing_quantiles', 'departures', 'patterns', 'novelty',
            'tail_surprise', 'both_memories', 'distance_to_training', 'stranger', 'joined', 'fading_peak', 'lasting',
-           'resting', 'opinions', 'univariate_scores']
+           'resting', 'opinions', 'univariate_scores', 'farthest_row']
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #a72b62c2
 from typing import Protocol
@@ -257,7 +257,7 @@ def opinions(
 def univariate_scores(
     signal: OneChannel,
     seed: int = 0,  # of the sample that is kept of more than 10,000 training rows
-) -> pd.DataFrame:  # surprise (−ln p), score (0 to 1), alarm (score above 0.5), because (of stuck values); one row per row
+) -> pd.DataFrame:  # surprise (−ln p), score (0 to 1), alarm (score above 0.5), because (of alarms); one row per row
     """Judge each row of a single-channel series by its past, without labels.
 
     The training rows' own scores come back, too, judged by the training part as a whole.
@@ -270,7 +270,8 @@ def univariate_scores(
     times, repeats = _stuck(signal)
     surprise = np.where(times > 1, np.maximum(lines, times), lines) * surprise_of(0.5)
     table = pd.DataFrame({"surprise": surprise, "score": unit_score(surprise)})
-    return table.assign(alarm=table["score"] > 0.5, because=_reasons(signal.values[:, 0], repeats))
+    alarm = table["score"] > 0.5
+    return table.assign(alarm=alarm, because=_reasons(signal, alarm.to_numpy(), repeats))
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #c64aa508
 def _stuck(signal: OneChannel) -> tuple[np.ndarray, np.ndarray]:
@@ -283,15 +284,41 @@ def _stuck(signal: OneChannel) -> tuple[np.ndarray, np.ndarray]:
     return times, np.where(times > 1, repeats, 0)
 
 
-def _reasons(value: np.ndarray, repeats: np.ndarray) -> np.ndarray:
-    "(n,) a sentence where a value is stuck."
-    said = np.full(len(value), "", dtype=object)
-    shown = pd.Series(value).ffill()
-    for row in np.flatnonzero(repeats):
-        said[row] = (
-            f"Anomaly: {shown[row]:.6g} has been repeated {repeats[row]:.0f} times; look at the sensor itself first."
-        )
+def farthest_row(
+    away: np.ndarray,  # (n,), not below 0
+    alarm: np.ndarray,  # (n,) bool
+) -> np.ndarray:  # (n,) int, −1 = no alarm
+    "Of each row of an alarm: which row of it has been the farthest away so far, the first of several."
+    found, before = np.full(len(alarm), -1), -1
+    for row in np.flatnonzero(alarm):
+        goes_on = before >= 0 and found[row - 1] >= 0
+        before = before if goes_on and away[before] >= away[row] else row
+        found[row] = before
+    return found
+
+
+def _reasons(signal: OneChannel, alarm: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    "(n,) a sentence where there is an alarm."
+    shown = pd.Series(np.asarray(signal.values, dtype=np.float64)[:, 0]).ffill()
+    low, high = shown[np.asarray(signal.train, bool)].quantile([0.05, 0.95])
+    away = np.maximum(np.maximum(low - shown, shown - high), 0.0).to_numpy()
+    said, farthest = np.full(len(shown), "", dtype=object), farthest_row(away, alarm)
+    for row in np.flatnonzero(alarm):
+        value = shown[row if repeats[row] else farthest[row]]
+        said[row] = f"Anomaly: {_in_words(value, low, high, repeats[row])}"
     return said
+
+
+def _in_words(value: float, low: float, high: float, repeats: float) -> str:
+    "Of a value and what was usual."
+    if repeats:
+        return (
+            f"{value:.6g} has been repeated {repeats:.0f} times; look at the sensor itself first."
+        )
+    usual = f"nine of ten that were learned lie between {low:.4g} and {high:.4g}"
+    if low <= value <= high:
+        return f"{value:.4g} is usual ({usual}), the course it is part of is not."
+    return f"{value:.4g}, where {usual}."
 
 # %% ../../nbs/44_anomaly.univariate.ipynb #919afba6
 def _known_rows(signal: OneChannel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

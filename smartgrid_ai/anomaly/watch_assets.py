@@ -7,8 +7,6 @@ __all__ = ['AssetWatch', 'unpack_watch']
 
 # %% ../../nbs/47_anomaly.watch_assets.ipynb #e816f876
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,59 +14,26 @@ import pandas as pd
 from .assets import AssetDetector, told_table
 from .assets_files import pack_assets, unpack_assets
 from .assets_stream import AssetStream
-from .detect import lasting
+from .latest import Latest, SeriesWatch, each_series
 from .monitor import AssetMonitor, Memory
-from .series import LEAST_TRAIN, STATE, channels_of, check_series, owner_of
-from .stream import write_memory
-from ..readings import DataError
+from .series import LEAST_TRAIN, STATE, channels_of, check_series
 
 # %% ../../nbs/47_anomaly.watch_assets.ipynb #0fdaf20a
-COLUMNS = ("model", "series", "timestamp", "score", "alarm", "expected", "residual", "channel", "because", "since")  # fmt: skip
-
-
-@dataclass
-class Latest:
-    "The end of what was judged of one machine."
-
-    timestamp: pd.Timestamp
-    above: list[bool] = field(default_factory=list)  # the last two readings
-    alarm: bool = False
-    since: pd.Timestamp | None = None  # beginning of the alarm that goes on
-
-    def go_on(
-        self,
-        table: pd.DataFrame,  # timestamp and alarm of readings that follow
-        only_lasting: bool,
-    ) -> pd.DataFrame:  # the same, with `alarm` by the duration rule if wanted, and `since`
-        "Alarms of further readings, and when each began."
-        above = table["alarm"].to_numpy(copy=True)
-        both = np.r_[np.array(self.above, dtype=bool), above]
-        alarm = lasting(both)[len(self.above) :] if only_lasting else above
-        begins = table["timestamp"].where(alarm & ~np.r_[self.alarm, alarm[:-1]])
-        if self.since is not None:
-            begins.iloc[0] = self.since
-        since = begins.ffill().where(alarm)
-        self.timestamp, self.above = table["timestamp"].iloc[-1], both[-2:].tolist()
-        self.alarm, self.since = bool(alarm[-1]), since.iloc[-1] if alarm[-1] else None
-        return table.assign(alarm=alarm, since=since)
-
-# %% ../../nbs/47_anomaly.watch_assets.ipynb #fbae9b52
-class AssetWatch:
+class AssetWatch(SeriesWatch):
     "Judges the readings of machines that have come in since the last time."
-
-    columns = COLUMNS  # of what `judge` returns
 
     def __init__(
         self,
         told: Mapping[str, object] | None = None,  # how files are read, kept for whoever goes on
     ):
-        self.detector, self.told = AssetDetector(), dict(told or {})
-        self.stream, self.latest = AssetStream(self.detector), {}
+        super().__init__(told)
+        self.detector = AssetDetector()
+        self.stream = AssetStream(self.detector)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        "Machines that are known."
-        return tuple(self.detector.monitors)
+    def channels(self) -> tuple[str, ...]:
+        "Sensors that were learned; empty while nothing is."
+        return self.detector.channels
 
     def learn(
         self,
@@ -76,8 +41,8 @@ class AssetWatch:
     ) -> list[str]:  # machines with too little to learn from, and how much they have
         "Learn what is usual of each machine, also of one that is known; nothing of it is judged."
         self.detector.channels = self.detector.channels or tuple(channels_of(check_series(frame)))
-        frame, short = self._checked(frame), []
-        for name, rows in _machines(frame):
+        frame, short = self.checked(frame), []
+        for name, rows in each_series(frame):
             values, states = self._readings(rows)
             few = np.isfinite(values).sum(axis=0) < LEAST_TRAIN
             if few.all():
@@ -91,70 +56,20 @@ class AssetWatch:
             self.latest[name] = Latest(rows["timestamp"].iloc[-1])
         return short
 
-    def judge(
-        self,
-        frame: pd.DataFrame,  # as for `learn`; what was judged before is passed over
-        only_lasting: bool = False,  # True: alarms by the duration rule, see `lasting`
-    ) -> pd.DataFrame:  # the new readings: `COLUMNS`; .attrs["notes"] says what was not judged
-        "Judge what is new. `DataError` for a table without a sensor that was learned."
-        parts, passed, unknown = [], 0, []
-        frame = self._checked(frame)
-        for name, rows in _machines(frame):
-            if name not in self.latest:
-                unknown.append(name)
-                continue
-            new = rows[(rows["timestamp"] > self.latest[name].timestamp).to_numpy()]
-            passed += len(rows) - len(new)
-            parts += [self._told(name, new, only_lasting)] if len(new) else []
-        table = pd.concat(parts).sort_index(kind="stable") if parts else _nothing(frame)
-        table = table[list(COLUMNS)].reset_index(drop=True)
-        table.attrs["notes"] = _remarks(passed, len(frame), unknown)
-        return table
-
-    def _told(self, name: str, rows: pd.DataFrame, only_lasting: bool) -> pd.DataFrame:
-        monitor, memory = self.detector.monitor(name), self.stream.memories[name]
+    def _judged(self, name: str, rows: pd.DataFrame) -> pd.DataFrame:
         values, states = self._readings(rows)
-        judged = monitor.advance(memory, values, states)
-        table = told_table(judged, self.detector.channels, values).set_index(rows.index)
-        nothing = {"model": "default", "series": name, "expected": np.nan, "residual": np.nan}
-        table = table.assign(timestamp=rows["timestamp"], **nothing)
-        return self.latest[name].go_on(table, only_lasting)
-
-    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
-        frame = check_series(frame)
-        lost = [name for name in self.detector.channels if name not in frame]
-        if lost:
-            raise DataError(
-                f"no column {lost[0]!r}, which was learned; there are: {', '.join(map(str, frame))}. Name the columns as before, "
-                "or begin another watch"
-            )
-        return frame
+        judged = self.detector.monitor(name).advance(self.stream.memories[name], values, states)
+        return told_table(judged, self.detector.channels, values)
 
     def _readings(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
         states = rows[STATE].fillna("").astype(str).str.strip() if STATE in rows else None
         values = rows[list(self.detector.channels)].to_numpy(np.float64)
         return values, None if states is None else states.to_numpy()
 
-    def quiet(
-        self,
-        hours: int = 24,  # before the newest reading of all machines
-    ) -> dict[str, pd.Timestamp]:  # by machine: its last reading
-        "Machines that have stopped to report."
-        last = {name: latest.timestamp for name, latest in self.latest.items()}
-        limit = max(last.values()) - pd.Timedelta(hours=hours)
-        return {name: moment for name, moment in last.items() if moment <= limit}
-
-    def save(
-        self,
-        path: Path | str,  # a .safetensors file
-    ) -> None:
-        "Keep all that is known; a crash leaves the old file as it was. `DataError` where it cannot be written."
-        write_memory(path, *self.packed())
-
     def packed(self) -> tuple[dict, dict[str, np.ndarray]]:
         "All that is known, as a card (for JSON) and arrays."
         card, arrays = pack_assets(self.detector)
-        latest = {name: _packed(one) for name, one in self.latest.items()}
+        latest = {name: one.packed() for name, one in self.latest.items()}
         kept = {
             "told": self.told,
             "of": "machines",
@@ -162,38 +77,6 @@ class AssetWatch:
             "latest": latest,
         }
         return card | {"watch": kept}, arrays
-
-# %% ../../nbs/47_anomaly.watch_assets.ipynb #009f8f5b
-def _machines(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    "Each with its readings in order of time."
-    parts = frame.groupby(owner_of(frame).to_numpy(), sort=False)
-    return [(str(name), rows.sort_values("timestamp", kind="stable")) for name, rows in parts]
-
-
-def _nothing(frame: pd.DataFrame) -> pd.DataFrame:
-    "A table of no rows."
-    columns = dict.fromkeys(("model", "series", "channel", "because"), pd.Series(dtype="str"))
-    columns |= dict.fromkeys(("score", "expected", "residual"), pd.Series(dtype=float))
-    stamps = frame["timestamp"].iloc[:0].reset_index(drop=True)
-    return pd.DataFrame(columns | {"alarm": pd.Series(dtype=bool), "timestamp": stamps, "since": stamps})  # fmt: skip
-
-
-def _remarks(passed: int, rows: int, unknown: list[str]) -> list[str]:
-    notes = []
-    if passed:
-        notes.append(f"{passed:,} of {rows:,} readings are of moments judged before, and passed over")  # fmt: skip
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        notes.append(
-            f"not judged: nothing is known of {', '.join(unknown[:3])}{more}: have them learned from some weeks of their readings "
-            "(--learn NAME)"
-        )
-    return notes
-
-
-def _packed(latest: Latest) -> dict:
-    since = None if latest.since is None else latest.since.isoformat()
-    return vars(latest) | {"timestamp": latest.timestamp.isoformat(), "since": since}
 
 # %% ../../nbs/47_anomaly.watch_assets.ipynb #ab164c79
 def unpack_watch(card: dict, arrays: dict[str, np.ndarray]) -> AssetWatch:
@@ -204,8 +87,5 @@ def unpack_watch(card: dict, arrays: dict[str, np.ndarray]) -> AssetWatch:
     watch.stream = AssetStream(watch.detector)
     memories: dict[str, Memory] = watch.stream.unpacked(kept["memories"])
     watch.stream.memories = memories
-    for name, latest in kept["latest"].items():
-        since = None if latest["since"] is None else pd.Timestamp(latest["since"])
-        stamp = pd.Timestamp(latest["timestamp"])
-        watch.latest[name] = Latest(**latest | {"timestamp": stamp, "since": since})
+    watch.latest = {name: Latest.unpacked(latest) for name, latest in kept["latest"].items()}
     return watch

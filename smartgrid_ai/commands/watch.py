@@ -30,7 +30,8 @@ def add_watch(commands) -> None:
         "         smartgrid watch last_week.csv --memory watch.safetensors --out alarms.csv\n\n"
         "The first call makes the memory: it learns each meter's usual hours, three weeks at least and better some months,\n"
         "and how the file is to be read. Later calls judge what is newer than all that was judged before, and go on.\n"
-        "Machines as for detect: timestamp, the sensors, asset_id and operational_state; one memory for meters, one for machines."
+        "Machines as for detect: timestamp, the sensors, asset_id and operational_state; a single sensor is judged by its own past.\n"
+        "One memory for meters, one for machines."
     )
     parser = add_command(
         commands, "watch", run_watch, "judge what has come in since the last time", example
@@ -88,18 +89,19 @@ def _as_told(
     return argparse.Namespace(**given | kept | {name: told[name] for name in PLACE})
 
 # %% ../../nbs/84_commands.watch.ipynb #4bf09825
-def _begun(options: argparse.Namespace):  # options, completed, and a `Watch` or an `AssetWatch`
+def _begun(options: argparse.Namespace):  # options, completed, and a `Watch` or a `SeriesWatch`
     "The watch of before, or a new one that knows nothing; `DataError` when the file is not of its kind."
     from smartgrid_ai.alarm_files import has_series
+    from smartgrid_ai.anomaly.latest import SeriesWatch
     from smartgrid_ai.anomaly.watch import Watch, load_watch
-    from smartgrid_ai.anomaly.watch_assets import AssetWatch
 
     machines = has_series(options.data)
     if not Path(options.memory).exists():
         told = {name: getattr(options, name) for name in (*READING, *PLACE)} | {"notes": []}
-        return options, AssetWatch(told) if machines else Watch(source_of(options).place, told)
+        source = source_of(options)
+        return options, _new_watch(source, told) if machines else Watch(source.place, told)
     watch = load_watch(options.memory)
-    if machines != isinstance(watch, AssetWatch):
+    if machines != isinstance(watch, SeriesWatch):
         kinds = ("readings of meters", "a table of machines")
         raise DataError(
             f"{options.data} is {kinds[machines]}, and {options.memory} watches {kinds[not machines].split()[-1]}: give "
@@ -109,6 +111,16 @@ def _begun(options: argparse.Namespace):  # options, completed, and a `Watch` or
 
 
 NAMELESS = "machine"  # the only one of a table that does not name it
+
+
+def _new_watch(source, told: dict):  # a `SeriesWatch` that knows nothing
+    "Over machines with several sensors, or over single channels."
+    from smartgrid_ai.anomaly.series import channels_of, read_series
+    from smartgrid_ai.anomaly.watch_assets import AssetWatch
+    from smartgrid_ai.anomaly.watch_channels import ChannelWatch
+
+    frame = read_series(source.data, dict(source.columns), NAMELESS)
+    return (ChannelWatch if len(channels_of(frame)) == 1 else AssetWatch)(told)
 
 
 def _rows(source, watch):  # what the watch understands, and the column with the names
