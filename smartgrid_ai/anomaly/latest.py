@@ -6,6 +6,7 @@
 __all__ = ['COLUMNS', 'Latest', 'SeriesWatch', 'each_series']
 
 # %% ../../nbs/46_anomaly.latest.ipynb #c4e752c6
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .alarm import lasting
-from .memory import write_memory
+from .memory import Arrays, write_memory
 from .series import check_series, owner_of
 from ..readings import DataError
 
@@ -60,7 +61,7 @@ class Latest:
         return cls(**packed | {"timestamp": pd.Timestamp(packed["timestamp"]), "since": since})
 
 # %% ../../nbs/46_anomaly.latest.ipynb #d8f01dc6
-class SeriesWatch:
+class SeriesWatch(ABC):
     "Judges the readings of series that have come in since the last time; how, and what is usual, those know that inherit it."
 
     columns = COLUMNS  # of what `judge` returns
@@ -72,17 +73,17 @@ class SeriesWatch:
         self.told, self.latest = dict(told or {}), {}
 
     @property
+    @abstractmethod
     def channels(self) -> tuple[str, ...]:
         "Columns that were learned; empty while nothing is."
-        raise NotImplementedError
 
+    @abstractmethod
     def _judged(self, name: str, rows: pd.DataFrame) -> pd.DataFrame:
         "score, alarm, channel and because of further readings of one series, which it also remembers."
-        raise NotImplementedError
 
-    def packed(self) -> tuple[dict, dict[str, np.ndarray]]:
+    @abstractmethod
+    def packed(self) -> tuple[dict, Arrays]:
         "All that is known, as a card (for JSON) and arrays."
-        raise NotImplementedError
 
     @property
     def names(self) -> tuple[str, ...]:
