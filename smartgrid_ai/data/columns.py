@@ -207,7 +207,7 @@ def find_columns(
     "Which column of the file is what; `date`, `time` and `hour` are there where a stamp is made of several."
     found = _given_columns(names, columns, file)
     keys = {name: describe_column(name) for name in names}
-    wide = found.get("consumption", names[0]) not in names
+    wide = "consumption" in found and found["consumption"] not in names
     for canonical, aliases in ALIASES.items():
         if canonical == "meter_id" and wide:
             continue
