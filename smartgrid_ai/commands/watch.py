@@ -282,8 +282,9 @@ def _show(scores, learned, owner: str, place) -> None:
     for since, together in alarms.groupby("since"):
         for row in together.head(AT_ONCE).itertuples():
             lasts = (row.timestamp - since).total_seconds() / 3600 + (owner == "meter_id")
+            told = f"{lasts:.3g} h" if lasts else "one reading"
             state = "so far" if row.goes_on else "over"
-            print(f"{row.series}, since {_clock(since, place)} ({lasts:.3g} h, {state}): {row.because}")  # fmt: skip
+            print(f"{row.series}, since {_clock(since, place)} ({told}, {state}): {row.because}")  # fmt: skip
         others = together["series"][AT_ONCE:]
         if len(others):
             more = " …" * (len(others) > NAMED)
