@@ -36,10 +36,11 @@ class Past:
         values: np.ndarray,  # (n,) that follow
     ) -> pd.DataFrame:  # score, alarm, because; one row each
         "Judge further readings and remember them."
-        self.values = np.r_[self.values, values]
-        train = np.arange(len(self.values)) < self.learned
-        signal = SimpleNamespace(values=self.values[:, None], train=train)
-        table = univariate_scores(signal).iloc[len(self.values) - len(values) :]
+        whole = np.r_[self.values, values]
+        train = np.arange(len(whole)) < self.learned
+        signal = SimpleNamespace(values=whole[:, None], train=train)
+        table = univariate_scores(signal).iloc[len(self.values) :]
+        self.values = whole
         self._forget()
         return table[["score", "alarm", "because"]]
 
