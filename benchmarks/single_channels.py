@@ -1,7 +1,7 @@
-"""Single channels made by somebody else's generator, with somebody else's idea of anomalies: every detector of `smartgrid detect`.
+"""Single channels, and machines of five, made by somebody else's generator, with somebody else's idea of anomalies: every detector of `smartgrid detect`.
 
     pip install --no-deps timeeval-gutentag neurokit2==0.1.2 gitpython gitdb smmap
-    python benchmarks/single_channels.py [--seeds 11 12] [--drift | --calm] [--models default vote ...] [--out FILE.md]
+    python benchmarks/single_channels.py [--seeds 11 12] [--drift | --calm | --machines | --mixed] [--models default vote ...] [--out FILE.md]
 
 GutenTAG (Wenig, Schmidl, Papenbrock 2022, "TimeEval: a benchmarking toolkit for time series anomaly detection algorithms",
 PVLDB 15) draws sines, sawteeth, squares and random walks of 6,000 rows with two anomalies each, of nine kinds: amplitude, extremum,
@@ -10,10 +10,13 @@ tilts and once changes its level for good, which is no anomaly. AUC-PR and VUS-P
 series; F1, false-alarm rate and event recall are those of the automatic threshold over all rows. `wide` is the AUC-PR where an anomaly counts
 from 100 rows before to 100 rows after it, as incidents are labelled in NAB.
 
+With `--machines` forty machines of five channels are drawn for each seed, each channel a series of its own, and one of them has the two anomalies. With `--mixed`
+the channels of a machine share each other's courses, as sensors do: each also has a random part of the four others.
+
 With `--calm` there are fourteen kinds of series without any fault instead, of this file's own, and the table is the share of their rows that is flagged, %.
 These need no other package.
 
-The default of single channels was decided on seeds 1 and 2, with and without drift; its line on other draws of the calm kinds, of which it flags 1.0 % (0.8 % of seeds 1 to 3 here).
+The default of machines was decided on forty of each sort with seeds of their own (1 to 40 and 101 to 140, one machine each). That of single channels was decided on seeds 1 and 2, with and without drift; its line on other draws of the calm kinds, of which it flags 1.0 % (0.8 % of seeds 1 to 3 here).
 """
 
 import argparse
@@ -28,6 +31,7 @@ import pandas as pd
 from smartgrid_ai.anomaly.detect import KNOWN_MODELS, MODELS, detect
 
 ROWS, LEARNED, AROUND = 6000, 1800, 100
+SENSORS, MACHINES = 5, 40  # of a machine; of a seed
 BASES = {
     "sine": {"frequency": 4, "variance": 0.05},
     "cosine": {"frequency": 2, "amplitude": 1.5, "variance": 0.1},
@@ -48,14 +52,16 @@ KINDS = {
 }
 
 
-def drawn(base: str, kind: str, seed: int) -> pd.DataFrame | None:
-    "One series of the generator; None where it knows no such pair, or fails at it."
+def generated(
+    bases: list[dict], channel: int, kind: str, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    "(rows, channels) values and (rows,) label; None where the generator knows no such pair, or fails at it."
     from gutenTAG import GutenTAG
 
     rows = 1 if kind == "extremum" else int(np.random.default_rng(seed).integers(40, 160))
-    about = {"length": rows, "channel": 0, "kinds": [{"kind": kind} | KINDS[kind]]}
+    about = {"length": rows, "channel": channel, "kinds": [{"kind": kind} | KINDS[kind]]}
     faults = [{"position": position} | about for position in ("middle", "end")]
-    series = {"name": "one", "length": ROWS, "base-oscillations": [{"kind": base} | BASES[base]]}
+    series = {"name": "one", "length": ROWS, "base-oscillations": bases}
     generator = GutenTAG(seed=seed)
     try:
         generator.load_config_dict({"timeseries": [series | {"anomalies": faults}]})
@@ -65,13 +71,46 @@ def drawn(base: str, kind: str, seed: int) -> pd.DataFrame | None:
     label = made["is_anomaly"].to_numpy().astype(bool)
     if label[:LEARNED].any() or not label.any():
         return None
-    value = made.drop(columns="is_anomaly").iloc[:, 0]
-    return pd.DataFrame(
-        {
-            "value": value,
-            "label": label,
-            "split": np.where(np.arange(ROWS) < LEARNED, "train", "test"),
-        }
+    return made.drop(columns="is_anomaly").to_numpy(np.float64), label
+
+
+def drawn(base: str, kind: str, seed: int) -> pd.DataFrame | None:
+    "One series of the generator, or None."
+    made = generated([{"kind": base} | BASES[base]], 0, kind, seed)
+    return None if made is None else pd.DataFrame({"value": made[0][:, 0], "label": made[1]})
+
+
+def machine(seed: int, mixed: bool) -> pd.DataFrame:
+    "Five channels of random kinds, one of which has two anomalies."
+    random = np.random.default_rng(seed)
+    while True:
+        names = random.choice(list(BASES), SENSORS)
+        bases = [{"kind": str(name)} | BASES[name] for name in names]
+        for base in bases:
+            base |= {"frequency": float(random.choice([2, 3, 4]))} if "frequency" in base else {}
+        channel, kind = int(random.integers(SENSORS)), str(random.choice(list(KINDS)))
+        if made := generated(bases, channel, kind, int(random.integers(2**31))):
+            break
+    values, label = made
+    if mixed:
+        values = values / values[:LEARNED].std(axis=0)
+        values = values @ (np.eye(SENSORS) + 0.5 * random.normal(size=(SENSORS, SENSORS)))
+    table = pd.DataFrame(values, columns=[f"sensor {n}" for n in range(SENSORS)])
+    return table.assign(label=label, series=f"{names[channel]} {kind} {seed}")
+
+
+def machines_of(seeds: list[int], mixed: bool) -> pd.DataFrame:
+    "All machines, one under the other."
+    numbers = [1000 * seed + number for seed in seeds for number in range(MACHINES)]
+    return marked([machine(number, mixed) for number in numbers])
+
+
+def marked(series: list[pd.DataFrame]) -> pd.DataFrame:
+    "All of them, with a clock and the rows to learn from."
+    clock = pd.date_range("2024-01-01", periods=ROWS, freq="5min")
+    split = np.where(np.arange(ROWS) < LEARNED, "train", "test")
+    return pd.concat(
+        [one.assign(timestamp=clock, split=split) for one in series], ignore_index=True
     )
 
 
@@ -86,15 +125,15 @@ def drifting(value: np.ndarray, seed: int) -> np.ndarray:
 
 def table_of(seeds: list[int], drift: bool) -> pd.DataFrame:
     "All series, one under the other."
-    parts, clock = [], pd.date_range("2024-01-01", periods=ROWS, freq="5min")
+    parts = []
     for seed in seeds:
         for number, (base, kind) in enumerate((b, k) for b in BASES for k in KINDS):
             one = drawn(base, kind, 1000 * seed + number)
             if one is not None:
                 if drift:
                     one["value"] = drifting(one["value"].to_numpy(), 1000 * seed + number)
-                parts.append(one.assign(series=f"{base} {kind} {seed}", timestamp=clock))
-    return pd.concat(parts, ignore_index=True)
+                parts.append(one.assign(series=f"{base} {kind} {seed}"))
+    return marked(parts)
 
 
 def wandering(random: np.random.Generator, keeps: float) -> np.ndarray:
@@ -131,19 +170,12 @@ def calm_series(random: np.random.Generator) -> dict[str, np.ndarray]:
 
 def calm_table(seeds: list[int]) -> pd.DataFrame:
     "All calm series, one under the other."
-    clock, split = (
-        pd.date_range("2024-01-01", periods=ROWS, freq="5min"),
-        np.where(np.arange(ROWS) < LEARNED, "train", "test"),
-    )
-    return pd.concat(
+    return marked(
         [
-            pd.DataFrame(
-                {"series": f"{kind} {seed}", "timestamp": clock, "value": value, "split": split}
-            )
+            pd.DataFrame({"series": f"{kind} {seed}", "value": value})
             for seed in seeds
             for kind, value in calm_series(np.random.default_rng(seed)).items()
-        ],
-        ignore_index=True,
+        ]
     )
 
 
@@ -213,7 +245,10 @@ def contest(options: argparse.Namespace) -> str:
     "The table of series with anomalies."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        truth = table_of(options.seeds, options.drift)
+        if options.machines or options.mixed:
+            truth = machines_of(options.seeds, options.mixed)
+        else:
+            truth = table_of(options.seeds, options.drift)
     scores = detect(truth.drop(columns="label"), tuple(options.models), progress=True)
     rows = {name: judged(truth, own) for name, own in scores.groupby("model")}
     found = pd.DataFrame(rows).T.sort_values("AUC-PR", ascending=False).round(3)
@@ -230,6 +265,8 @@ def main() -> int:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--drift", action="store_true", help="each series drifts")
     kinds.add_argument("--calm", action="store_true", help="series without faults")
+    kinds.add_argument("--machines", action="store_true", help="machines of five channels")
+    kinds.add_argument("--mixed", action="store_true", help="the same, of related channels")
     models = [name for name in MODELS if name != "residual"]
     parser.add_argument("--models", nargs="+", default=models, choices=KNOWN_MODELS)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")

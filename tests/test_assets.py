@@ -20,7 +20,10 @@ from smartgrid_ai.anomaly.assets import (
 from smartgrid_ai.anomaly.assets_files import FILES, load_assets, save_assets
 from smartgrid_ai.anomaly.assets_stream import AssetStream
 from smartgrid_ai.anomaly.assets_textbook import TextbookMonitor
+from smartgrid_ai.anomaly.course import LEAST_ROWS, Course
 from smartgrid_ai.anomaly.drift import LevelDrift, running_mean
+from smartgrid_ai.anomaly.memory import opened_memory, write_memory
+from smartgrid_ai.anomaly.moments import moment_rows
 from smartgrid_ai.anomaly.monitor import AssetMonitor
 from smartgrid_ai.anomaly.quadratic import QuadraticForm, shrunk_covariance
 from smartgrid_ai.anomaly.regimes import Regimes, checked_states
@@ -167,6 +170,53 @@ def test_any_cutting_gives_the_same_scores(cuts, with_states):
     for name in ("score", "surprise", "share", "expected"):
         joined = np.concatenate([getattr(piece, name) for piece in pieces])
         np.testing.assert_allclose(joined, getattr(whole, name), atol=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 399), max_size=6))
+def test_any_cutting_gives_the_same_courses(cuts):
+    values, states = machine(1900), np.full(1900, "", dtype=object)
+    values[1550:1580, 1], values[1600:1602] = np.nan, np.nan
+    values[1700:1720, 0] = np.tile([1.0, -1.0], 10)
+    states[1640:1660] = "maintenance"
+    monitor = AssetMonitor().fit(values[:1500])
+    whole = monitor.advance(monitor.fresh(), values[1500:], states[1500:])
+    assert whole.opinions.shape == (400, 3) and whole.alarm[210:220].all()
+    assert whole.opinions[210, 2] > np.log(100) and whole.share[210].argmax() == 0
+    memory, pieces = monitor.fresh(), []
+    for rows in np.split(np.arange(1500, 1900), sorted(set(cuts))):
+        pieces.append(monitor.advance(memory, values[rows], states[rows]))
+    joined = np.concatenate([piece.opinions for piece in pieces])
+    np.testing.assert_allclose(joined, whole.opinions, atol=1e-9)
+
+
+def test_a_course_wants_enough_to_learn_from():
+    values = machine(LEAST_ROWS + 300)
+    values[:400, 1] = np.nan
+    monitor = AssetMonitor().fit(values[:LEAST_ROWS])
+    assert sorted(monitor.courses.courses) == [0, 2]
+    assert not AssetMonitor().fit(values[: LEAST_ROWS - 1]).courses.courses
+    judged = monitor.advance(monitor.fresh(), values[LEAST_ROWS:])
+    assert np.isfinite(judged.score).all() and judged.alarm.mean() < 0.05
+
+
+def test_the_distance_to_moments_is_that_of_the_fifth_nearest():
+    from sklearn.neighbors import NearestNeighbors
+
+    values = machine(1600)[:, 2]
+    course = Course()
+    course.fit(values[:1500])
+    told = course._answers(
+        np.r_[
+            course.past,
+            (course_value := np.arcsinh((values[1500:] - course.scales[0]) / course.scales[1])),
+        ],
+        len(course.past),
+    )
+    rows = moment_rows(np.r_[course.past, course_value]).to_numpy()[-100:]
+    near = NearestNeighbors(n_neighbors=5).fit(course.kept)
+    expected = near.kneighbors((rows - course.centre) / course.spread)[0][:, -1]
+    np.testing.assert_allclose(told[2], expected, rtol=1e-9)
 
 
 def test_scores_depend_on_no_later_row():
@@ -408,17 +458,17 @@ def test_stream_saved_and_resumed_equals_batch(detector, split, tmp_path):
     stream, scores = AssetStream(detector), []
     for row, reading in enumerate(later.to_dict("records")):
         if row in (101, 300):
-            stream.save(tmp_path / "memory.json")
-            stream = AssetStream(detector).resume(tmp_path / "memory.json")
+            stream.save(tmp_path / "memory.safetensors")
+            stream = AssetStream(detector).resume(tmp_path / "memory.safetensors")
         sensors = {name: reading[name] for name in NAMES}
         answer = stream.update(reading["asset_id"], sensors, reading["operational_state"])
         scores.append(answer["score"])
     np.testing.assert_allclose(scores, batch["score"], atol=1e-6)
     json.dumps(answer)
-    assert list(tmp_path.iterdir()) == [tmp_path / "memory.json"]
-    size = (tmp_path / "memory.json").stat().st_size
-    stream.save(tmp_path / "memory.json")
-    assert abs((tmp_path / "memory.json").stat().st_size - size) < 200
+    assert list(tmp_path.iterdir()) == [tmp_path / "memory.safetensors"]
+    size = (tmp_path / "memory.safetensors").stat().st_size
+    stream.save(tmp_path / "memory.safetensors")
+    assert abs((tmp_path / "memory.safetensors").stat().st_size - size) < 200
 
 
 def test_stream_refuses_what_it_does_not_know_and_stays_as_it_was(detector):
@@ -438,20 +488,30 @@ def test_stream_refuses_what_it_does_not_know_and_stays_as_it_was(detector):
 
 
 def test_memory_of_another_detector_or_damaged_is_refused(detector, split, tmp_path):
-    path = tmp_path / "memory.json"
+    path = tmp_path / "memory.safetensors"
     stream = AssetStream(detector)
     stream.update("pump-1", {"pressure": 2.0})
     stream.save(path)
     other = AssetDetector().fit(split[0][split[0]["asset_id"] == "pump-1"])
     with pytest.raises(ModelError, match="another detector"):
         AssetStream(other).resume(path)
-    text = path.read_text()
-    for damaged in (text[:-40], "[]", text.replace('"level": [', '"level": [1.0, ')):
-        path.write_text(damaged)
-        with pytest.raises(ModelError, match="cannot be read"):
+    whole = path.read_bytes()
+    with opened_memory(path) as (card, arrays):
+        level = arrays["memory.0.smooth.level"]
+    for damaged in (whole[:-40], b"[]", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match="start without it"):
             AssetStream(detector).resume(path)
+    without = {name: array for name, array in arrays.items() if not name.endswith("peaks")}
+    for others in (arrays | {"memory.0.smooth.level": np.r_[level, 1.0]}, without, {}):
+        write_memory(path, card, others)
+        with pytest.raises(ModelError, match="start without it"):
+            AssetStream(detector).resume(path)
+    write_memory(path, card | {"format": 2}, arrays)
+    with pytest.raises(ModelError, match="has format 2: this version reads 3"):
+        AssetStream(detector).resume(path)
     with pytest.raises(ModelError):
-        AssetStream(detector).resume(tmp_path / "absent.json")
+        AssetStream(detector).resume(tmp_path / "absent.safetensors")
 
 
 def test_files_come_back_as_detectors(detector, split, tmp_path):

@@ -62,7 +62,7 @@ def _judged_table(
     index: pd.Index,
 ) -> pd.DataFrame:
     "Columns of a judgement."
-    numbers = ("surprise", "line", "score", "alarm", "repeats")
+    numbers = ("surprise", "line", "score", "alarm", "repeats", "unlike")
     columns = {name: getattr(judged, name) for name in numbers}
     nothing = judged.share.sum(axis=1) == 0
     top = np.array(channels, dtype=object)[judged.share.argmax(axis=1)]
@@ -202,7 +202,12 @@ def asset_sentence(
         others = ", and so have others" if len(listed) > 1 else ""
         text += f": {name} has repeated {value} for {judged['repeats']:.0f} readings{others}"
         return f"{text}; look at the sensor itself first."
-    text += f": {name} is {value} where about {usual} was expected ({first['share']:.0%} of it"
+    why = (
+        "and its course like none before"
+        if judged["unlike"]
+        else f"where about {usual} was expected"
+    )
+    text += f": {name} is {value} {why} ({first['share']:.0%} of it"
     if len(listed) > 1:
         text += f", then {listed[1]['channel']} {listed[1]['share']:.0%}"
     return f"{text}); look at the {judged['group']} side first."

@@ -7,7 +7,6 @@ __all__ = ['FORMAT', 'AssetStream']
 
 # %% ../../nbs/45_anomaly.assets_stream.ipynb #98272477
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,23 +20,27 @@ from smartgrid_ai.anomaly.assets import (
     sensor_group,
 )
 from .autoregression import LAGS
-from .memory import check_place_of
+from .memory import Arrays, opened_memory, write_memory
 from .monitor import Memory, Smooth
-from ..files import replacing
 from ..readings import DataError, ModelError
 
 # %% ../../nbs/45_anomaly.assets_stream.ipynb #c4c98611
-def _packed(smooth: Smooth | None) -> dict | None:
+def _packed(smooth: Smooth | None, place: str) -> Arrays:
     if smooth is None:
-        return None
-    return {name: None if v is None else v.tolist() for name, v in vars(smooth).items()}
+        return {}
+    return {f"{place}.{name}": v for name, v in vars(smooth).items() if v is not None}
 
 
-def _unpacked(kept: dict | None) -> Smooth | None:
-    if kept is None:
+def _unpacked(arrays: Arrays, place: str) -> Smooth | None:
+    if f"{place}.distance" not in arrays:
         return None
-    arrays = (kept[one.name] for one in fields(Smooth))
-    return Smooth(*(None if array is None else np.array(array, dtype=float) for array in arrays))
+    kept = {one.name: arrays.get(f"{place}.{one.name}") for one in fields(Smooth)}
+    if kept["history"] is None:
+        del kept["history"]
+    missing = [name for name, array in kept.items() if array is None]
+    if missing:
+        raise ValueError(f"{place}.{missing[0]} is missing")
+    return Smooth(**kept)
 
 
 def _fingerprint(detector: AssetDetector) -> str:
@@ -47,7 +50,7 @@ def _fingerprint(detector: AssetDetector) -> str:
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/45_anomaly.assets_stream.ipynb #01bcbe81
-FORMAT = 2  # of the memory's file
+FORMAT = 3  # of the memory's file
 
 
 class AssetStream:
@@ -66,7 +69,7 @@ class AssetStream:
         asset: str,
         sensors: Mapping[str, float],  # readings by channel; left out or NaN = missing
         state: str | None = None,  # operating state
-    ) -> dict:  # score, surprise, line, repeats, alarm, group, contributions, explanation
+    ) -> dict:  # score, surprise, line, repeats, alarm, unlike, group, contributions, explanation
         """Judge the next reading of one asset.
 
         Raises `DataError` for an asset, a sensor or a state that is not known; the memory is then as before.
@@ -89,7 +92,7 @@ class AssetStream:
         channels, share = self.detector.channels, judged.share[0]
         numbers = ("score", "surprise", "line", "repeats")
         answer = {name: float(getattr(judged, name)[0]) for name in numbers}
-        answer["alarm"] = bool(judged.alarm[0])
+        answer |= {name: bool(getattr(judged, name)[0]) for name in ("alarm", "unlike")}
         groups = {}
         for name, part in zip(channels, share):
             group = sensor_group(name, self.detector.groups)
@@ -103,50 +106,46 @@ class AssetStream:
 
     def save(
         self,
-        path: Path | str,  # a JSON file
+        path: Path | str,  # a .safetensors file
     ) -> None:
         "Keep the memory of all assets; `DataError` where it cannot be written."
-        check_place_of(path)
-        content = {"format": FORMAT, "detector": _fingerprint(self.detector)}
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(content | {"assets": self.packed()}))
+        ages, arrays = self.packed()
+        card = {"format": FORMAT, "detector": _fingerprint(self.detector), "ages": ages}
+        write_memory(path, card, arrays)
 
-    def packed(self) -> dict[str, dict]:
-        "The memory of each asset, for JSON."
-        kept = {}
-        for asset, memory in self.memories.items():
-            smooth, aside = _packed(memory.smooth), _packed(memory.aside)
-            kept[asset] = {"smooth": smooth, "aside": aside, "age": memory.age}
-        return kept
+    def packed(self) -> tuple[dict[str, int], Arrays]:
+        "The memory of each asset: rows since its training part (for JSON), and arrays."
+        arrays = {}
+        for number, memory in enumerate(self.memories.values()):
+            arrays |= _packed(memory.smooth, f"memory.{number}.smooth")
+            arrays |= _packed(memory.aside, f"memory.{number}.aside")
+        return {asset: memory.age for asset, memory in self.memories.items()}, arrays
 
-    def unpacked(self, kept: Mapping[str, dict]) -> dict[str, Memory]:
-        "The memories that `packed` took apart; `DataError`, `KeyError`, `TypeError` or `ValueError` for those of another detector."
-        return {asset: self._memory(asset, memory) for asset, memory in kept.items()}
+    def unpacked(self, ages: Mapping[str, int], arrays: Arrays) -> dict[str, Memory]:
+        "The memories that `packed` took apart; `DataError` or `ValueError` for those of another detector."
+        return {a: self._memory(a, age, arrays, n) for n, (a, age) in enumerate(ages.items())}
 
     def resume(
         self,
         path: Path | str,  # written by `save`
     ) -> "AssetStream":
         "Take up a kept memory; `ModelError` for a damaged file or one of another detector."
-        try:
-            content = json.loads(Path(path).read_text())
-            if content["format"] != FORMAT:
-                raise ModelError(
-                    f"{path} has format {content['format']}: this version reads {FORMAT}"
-                )
-            if content["detector"] != _fingerprint(self.detector):
+        with opened_memory(path, mend="start without it") as (card, arrays):
+            if card["format"] != FORMAT:
+                raise ModelError(f"{path} has format {card['format']}: this version reads {FORMAT}")
+            if card["detector"] != _fingerprint(self.detector):
                 raise ModelError(f"{path} is the memory of another detector: start without it")
-            memories = self.unpacked(content["assets"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} cannot be read ({error}): start without it") from error
-        self.memories = memories
+            self.memories = self.unpacked(card["ages"], arrays)
         return self
 
-    def _memory(self, asset: str, kept: dict) -> Memory:
+    def _memory(self, asset: str, age: int, arrays: Arrays, number: int) -> Memory:
         fresh = self.detector.monitor(asset).fresh().smooth
         shapes = {name: value.shape for name, value in vars(fresh).items() if value is not None}
         shapes["history"] = (LAGS, len(fresh.level))
-        memory = Memory(_unpacked(kept["smooth"]), int(kept["age"]), _unpacked(kept["aside"]))
+        smooth, aside = (_unpacked(arrays, f"memory.{number}.{s}") for s in ("smooth", "aside"))
+        if smooth is None:
+            raise ValueError(f"nothing is kept of asset {asset}")
+        memory = Memory(smooth, int(age), aside)
         for smooth in filter(None, (memory.smooth, memory.aside)):
             for name, value in vars(smooth).items():
                 if value is not None and value.shape != shapes[name]:

@@ -47,6 +47,7 @@ def write_memory(
 @contextmanager
 def opened_memory(
     path: Path | str,  # written by `write_memory`
+    mend: str = "fit and save it again",  # how to mend a file that is none
 ) -> Iterator[tuple[dict, Arrays]]:
     "Card and arrays; whatever the block finds wrong with them becomes a `ModelError` that names the file."
     from safetensors import SafetensorError, safe_open
@@ -59,6 +60,4 @@ def opened_memory(
             arrays = {name: file.get_tensor(name).copy() for name in file.keys()}  # noqa: SIM118
         yield card, arrays
     except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{path} is not a saved scorer ({error}): fit and save it again"
-        ) from error
+        raise ModelError(f"{path} is not a saved scorer ({error}): {mend}") from error

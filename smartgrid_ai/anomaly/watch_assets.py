@@ -15,7 +15,7 @@ from .assets import AssetDetector, told_table
 from .assets_files import pack_assets, unpack_assets
 from .assets_stream import AssetStream
 from .latest import Latest, SeriesWatch, each_series
-from .monitor import AssetMonitor, Memory
+from .monitor import AssetMonitor
 from .series import LEAST_TRAIN, STATE, channels_of, check_series
 
 # %% ../../nbs/47_anomaly.watch_assets.ipynb #0fdaf20a
@@ -69,23 +69,25 @@ class AssetWatch(SeriesWatch):
     def packed(self) -> tuple[dict, dict[str, np.ndarray]]:
         "All that is known, as a card (for JSON) and arrays."
         card, arrays = pack_assets(self.detector)
+        ages, memories = self.stream.packed()
         latest = {name: one.packed() for name, one in self.latest.items()}
         kept = {
             "told": self.told,
             "of": "machines",
-            "memories": self.stream.packed(),
+            "ages": ages,
             "latest": latest,
         }
-        return card | {"watch": kept}, arrays
+        return card | {"watch": kept}, arrays | memories
 
 # %% ../../nbs/47_anomaly.watch_assets.ipynb #ab164c79
 def unpack_watch(card: dict, arrays: dict[str, np.ndarray]) -> AssetWatch:
     "The watch that `AssetWatch.packed` took apart; `KeyError`, `ValueError` … where parts do not belong together."
     kept = card["watch"]
     watch = AssetWatch(kept["told"])
-    watch.detector = unpack_assets(card, arrays)
+    of_memory = {name for name in arrays if name.startswith("memory.")}
+    learned = {name: array for name, array in arrays.items() if name not in of_memory}
+    watch.detector = unpack_assets(card, learned)
     watch.stream = AssetStream(watch.detector)
-    memories: dict[str, Memory] = watch.stream.unpacked(kept["memories"])
-    watch.stream.memories = memories
+    watch.stream.memories = watch.stream.unpacked(kept["ages"], arrays)
     watch.latest = {name: Latest.unpacked(latest) for name, latest in kept["latest"].items()}
     return watch

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from .latest import Latest, SeriesWatch, each_series
+from .novelty import MOMENTS
 from .series import LEAST_TRAIN, channels_of, check_series
-from .univariate import MEMORY, MOMENTS, RENEWED, SCALES, univariate_scores
+from .univariate import MEMORY, RENEWED, SCALES, univariate_scores
 from ..readings import DataError
 
 # %% ../../nbs/47_anomaly.watch_channels.ipynb #28cfed79
