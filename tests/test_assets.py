@@ -20,7 +20,7 @@ from smartgrid_ai.anomaly.assets import (
 from smartgrid_ai.anomaly.assets_files import FILES, load_assets, save_assets
 from smartgrid_ai.anomaly.assets_stream import AssetStream
 from smartgrid_ai.anomaly.assets_textbook import TextbookMonitor
-from smartgrid_ai.anomaly.course import LEAST_ROWS, Course
+from smartgrid_ai.anomaly.course import LEAST_ROWS, Course, set_apart
 from smartgrid_ai.anomaly.drift import LevelDrift, running_mean
 from smartgrid_ai.anomaly.memory import opened_memory, write_memory
 from smartgrid_ai.anomaly.moments import moment_rows
@@ -205,7 +205,7 @@ def test_the_distance_to_moments_is_that_of_the_fifth_nearest():
 
     values = machine(1600)[:, 2]
     course = Course()
-    course.fit(values[:1500])
+    course.fit(values[:1500], set_apart(1500))
     told = course._answers(
         np.r_[
             course.past,

@@ -153,10 +153,10 @@ class AssetMonitor:
                 smooth.last, smooth.repeats = Stillness.nothing(len(smooth.last))
         parts, expected = self._members(memory, smooth, values, states)
         opinions = self._opinions(*parts)
-        surprise = opinions.mean(axis=1)
+        surprise, weights = _together(opinions)
         base = -np.log(self.false_alarms)
         line = Release(base, FADING * self.rows, self.release).lines(surprise, smooth.remembered)
-        share = _shares(parts, opinions)
+        share = _shares(parts, weights)
         repeats = self.still.repeats(values, states, smooth.last, smooth.repeats)
         surprise, share, repeats = self._stuck(repeats, surprise, line, share)
         score = unit_score(above_line(surprise, line, base), self.false_alarms)
@@ -219,12 +219,19 @@ class AssetMonitor:
         return wide
 
 # %% ../../nbs/43_anomaly.monitor.ipynb #915a8e43
-def _shares(members: list[np.ndarray], opinions: np.ndarray) -> np.ndarray:
-    "(n, channels): the channels' shares in the mean surprise."
+def _together(opinions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "(n,) surprise of all members together, and (n, members) what each has in it."
+    weights = opinions + 1e-12
+    without = opinions[:, :2].mean(axis=1)
+    adds = opinions.mean(axis=1) > without
+    weights[:, 2:] *= adds[:, None]
+    return np.maximum(without, opinions.mean(axis=1)), weights / weights.sum(axis=1, keepdims=True)
+
+
+def _shares(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    "(n, channels): the channels' shares in the surprise."
     shares = np.zeros(members[0].shape)
-    weight = opinions + 1e-12
-    weight = weight / weight.sum(axis=1, keepdims=True)
     for number, parts in enumerate(members):
         total = np.maximum(parts.sum(axis=1, keepdims=True), 1e-300)
-        shares += weight[:, number : number + 1] * parts / total
+        shares += weights[:, number : number + 1] * parts / total
     return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)

@@ -75,7 +75,7 @@ def novelty(
     "How far each pattern is from the three most similar in the past."
     out = np.zeros((2, len(value) - first))
     means = pd.Series(value).rolling(scale, min_periods=1).mean().to_numpy() if scale > 1 else value
-    means = np.r_[np.full((PIECES - 1) * scale, means[0]), means]
+    means = np.concatenate([np.full((PIECES - 1) * scale, means[0]), means])
     compiled(_nearest)(means, scale, max(gap, PIECES * scale), MOMENTS, out)
     return out
 
@@ -105,7 +105,8 @@ def fading_peak(
     "The largest surprise so far, each forgotten exponentially."
     rows = np.arange(len(surprise) + 1) / half_life
     with np.errstate(divide="ignore"):
-        return np.exp2(np.maximum.accumulate(np.log2(np.r_[before, surprise]) + rows) - rows)[1:]
+        sizes = np.log2(np.concatenate([[before], surprise]))
+    return np.exp2(np.maximum.accumulate(sizes + rows) - rows)[1:]
 
 # %% ../../nbs/41_anomaly.novelty.ipynb #647d10f6
 def lasting(
