@@ -1276,6 +1276,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'smartgrid_ai/commands/watch.py'),
                                              'smartgrid_ai.commands.watch._new_watch': ( 'commands.watch.html#_new_watch',
                                                                                          'smartgrid_ai/commands/watch.py'),
+                                             'smartgrid_ai.commands.watch._of_machines': ( 'commands.watch.html#_of_machines',
+                                                                                           'smartgrid_ai/commands/watch.py'),
                                              'smartgrid_ai.commands.watch._rows': ( 'commands.watch.html#_rows',
                                                                                     'smartgrid_ai/commands/watch.py'),
                                              'smartgrid_ai.commands.watch._show': ( 'commands.watch.html#_show',

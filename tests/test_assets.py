@@ -190,6 +190,39 @@ def test_any_cutting_gives_the_same_courses(cuts):
     np.testing.assert_allclose(joined, whole.opinions, atol=1e-9)
 
 
+def test_a_course_like_none_before_is_named():
+    values = machine(3000)
+    saw = np.arange(3000) % 40 / 40 + np.random.default_rng(1).normal(0, 0.02, 3000)
+    saw[2500:2560] = np.arange(60) % 25 / 25  # another pace, the same levels
+    table = pd.DataFrame(np.column_stack([values, saw]), columns=["a", "b", "c", "tank_level"])
+    table["timestamp"] = pd.date_range("2024-01-01", periods=3000, freq="1min")
+    detector = AssetDetector(("a", "b", "c", "tank_level")).fit(table[:2000])
+    judged = detector.score(table)
+    told = judged["unlike"] & judged["alarm"]
+    assert told[2000:2500].mean() < 0.02 and told[2510:2560].mean() > 0.5
+    row = judged[told].loc[2510:].iloc[0]
+    reading = table.loc[row.name, ["a", "b", "c", "tank_level"]].to_dict()
+    sentence = asset_sentence(row, asset_contributions(reading, row, 3))
+    assert "tank_level is" in sentence and "and its course like none before" in sentence
+    stream, answer = AssetStream(detector), {}
+    for reading in table.iloc[2000 : row.name + 1].drop(columns="timestamp").to_dict("records"):
+        answer = stream.update("asset", reading)
+    assert answer["unlike"] and answer["group"] == "hydraulic"
+    assert "and its course like none before" in answer["explanation"]
+
+
+def test_a_usual_course_does_not_hide_a_slow_fault():
+    values = machine(3000)
+    values[2000:, 2] += 4 * np.linspace(0, 1, 1000)
+    monitor = AssetMonitor().fit(values[:1500])
+    judged = monitor.advance(monitor.fresh(), values[1500:])
+    two = judged.opinions[:, :2].mean(axis=1)
+    assert (judged.surprise >= two - 1e-9).all() and judged.alarm[1200:].mean() > 0.9
+    without = judged.opinions.mean(axis=1) <= two
+    near, far = (judged.share[without & (judged.opinions[:, 1] > 3)][:, n] for n in (0, 2))
+    assert without.any() and (far > near).all()
+
+
 def test_a_course_wants_enough_to_learn_from():
     values = machine(LEAST_ROWS + 300)
     values[:400, 1] = np.nan

@@ -469,7 +469,7 @@ def machines() -> pd.DataFrame:
     parts = [
         simulate_equipment("pump", (worn,), days=24, minutes=30),
         simulate_equipment("pump", days=24, minutes=60, seed=1),
-        simulate_equipment("breaker", days=24, minutes=30, seed=2),
+        simulate_equipment("breaker", days=24, minutes=15, seed=2),  # enough for a course
     ]
     table = pd.concat(parts, ignore_index=True).drop(columns=["fault", "label", "kind"])
     stopped = (table["asset_id"] == "pump-0") & table["timestamp"].between(*MAINTENANCE)
@@ -505,6 +505,23 @@ def test_machines_by_night_are_what_detect_says(machines, only_lasting, tmp_path
     assert (ours.loc[runs, "since"] == ours.loc[runs, "timestamp"]).all()
     alarmed = ours[ours["alarm"]]
     assert len(alarmed.groupby(["series", "since"])) == runs.sum()
+
+
+def test_what_a_machine_did_is_told_by_its_worst_reading(machines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    jumped, rows = machines.copy(), machines["series"] == "breaker-2"
+    hours = jumped["timestamp"].between("2024-01-15 08:00Z", "2024-01-15 16:00Z")
+    jumped.loc[rows & hours, "vibration"] += 0.5
+    known = jumped["timestamp"] < LEARNED
+    for name, part in (("early", jumped[known]), ("later", jumped[~known])):
+        part.to_csv(f"{name}.csv", index=False)
+    memory = ("--memory", "m.safetensors")
+    assert call("early.csv", *memory) == 0 and call("later.csv", *memory) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "since 2024-01-15" in line and "breaker-2" in line]  # fmt: skip
+    moment = line.partition("over): at its worst, ")[2][:16]
+    assert "2024-01-15 08:00" < moment < "2024-01-15 16:00"  # and not when it ended, hours later
+    worst = jumped[rows & (jumped["timestamp"] == f"{moment}Z")]
+    assert f"vibration is {worst['vibration'].iloc[0]:.3g}" in line
 
 
 def test_machines_that_come_and_go(machines):

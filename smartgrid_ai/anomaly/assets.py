@@ -99,7 +99,7 @@ class AssetDetector:
     "One monitor per asset."
 
     name = "default"
-    kind = "vector-autoregressive residual and level drift, Mahalanobis"
+    kind = "vector-autoregressive residual and level drift, Mahalanobis; course of each sensor"
 
     def __init__(
         self,

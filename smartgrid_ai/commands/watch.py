@@ -284,7 +284,10 @@ def _show(scores, learned, owner: str, place) -> None:
             lasts = (row.timestamp - since).total_seconds() / 3600 + (owner == "meter_id")
             told = f"{lasts:.3g} h" if lasts else "one reading"
             state = "so far" if row.goes_on else "over"
-            print(f"{row.series}, since {_clock(since, place)} ({told}, {state}): {row.because}")  # fmt: skip
+            worst = (
+                "" if row.worst == row.timestamp else f"at its worst, {_clock(row.worst, place)}: "
+            )
+            print(f"{row.series}, since {_clock(since, place)} ({told}, {state}): {worst}{row.because}")  # fmt: skip
         others = together["series"][AT_ONCE:]
         if len(others):
             more = " …" * (len(others) > NAMED)
@@ -311,11 +314,22 @@ def _show_quiet(watch, owner: str, place) -> None:
 
 
 def _alarms(scores):
-    "The last row of each alarm, earliest first, and whether nothing later is known (`goes_on`)."
-    alarmed = scores[scores["alarm"]]
+    "The last row of each alarm, earliest first; whether nothing later is known (`goes_on`), and the moment that is told of (`worst`)."
+    alarmed = scores[scores["alarm"]].assign(worst=lambda table: table["timestamp"])
     last = alarmed.drop_duplicates(["series", "since"], keep="last")
     latest = last["series"].map(scores.groupby("series")["timestamp"].max())
-    return last.assign(goes_on=last["timestamp"] == latest).sort_values("since", kind="stable")
+    last = last.assign(goes_on=last["timestamp"] == latest)
+    past = ~last["goes_on"] & _of_machines(last)
+    worst = alarmed.sort_values("score", kind="stable").drop_duplicates(["series", "since"], keep="last")  # fmt: skip
+    worst = worst.set_index(["series", "since"]).loc[list(zip(last["series"], last["since"]))]
+    for name in ("worst", "because"):
+        last[name] = last[name].where(~past, worst[name].to_numpy())
+    return last.sort_values("since", kind="stable")
+
+
+def _of_machines(scores):
+    "True where a sensor is blamed: what is said is about that row, not about the whole alarm."
+    return scores["channel"] != "" if "channel" in scores else False
 
 
 def _count(names, owner: str) -> str:
