@@ -17,7 +17,7 @@ from forecasts import SETTINGS, Setting, parser_of_sets, present
 
 from smartgrid_ai.data.sources import read_readings
 from smartgrid_ai.evaluate.backtest import backtest
-from smartgrid_ai.forecast import moe
+from smartgrid_ai.forecast import training
 from smartgrid_ai.forecast.lightgbm import LightGBMPeer
 from smartgrid_ai.windows import Split, chronological_split
 
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     "All sets, one after the other."
     options = parse()
-    moe.TreeExpert = CorrectedPeer
+    training.TreeExpert = CorrectedPeer
     for name in present(options.sets, options.data):
         measure(name, options)
     return 0

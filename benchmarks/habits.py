@@ -25,7 +25,7 @@ from forecasts import SETTINGS, parser_of_sets, present
 
 from smartgrid_ai.commands.options import Progress
 from smartgrid_ai.evaluate.backtest import Fitted, fit_horizon
-from smartgrid_ai.forecast.moe import EXPERTS
+from smartgrid_ai.forecast.experts import EXPERTS
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import chronological_split
 

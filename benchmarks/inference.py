@@ -27,9 +27,9 @@ from torch import nn
 
 from smartgrid_ai.encoder import PAST_CHANNELS
 from smartgrid_ai.export import quantise
+from smartgrid_ai.forecast.experts import EXPERTS, NETWORKS
 from smartgrid_ai.forecast.forecaster import load_forecaster
 from smartgrid_ai.forecast.gate import GateNetwork
-from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
 from smartgrid_ai.forecast.wanted import CIRCUMSTANCES
 from smartgrid_ai.portable import OnnxNetwork, example_inputs, export_network
 

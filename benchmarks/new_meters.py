@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from smartgrid_ai.data.sources import read_readings
+from smartgrid_ai.forecast.experts import EXPERTS
 from smartgrid_ai.forecast.forecaster import Forecaster
-from smartgrid_ai.forecast.moe import EXPERTS
 from smartgrid_ai.readings import Place
 from smartgrid_ai.windows import chronological_split
 

@@ -22,7 +22,7 @@ from torch import nn
 from .descriptor import constants
 from .errors import DataError, ModelError
 from .files import replacing, write_arrays
-from .forecast.moe import Frame
+from .forecast.experts import Frame
 from .forecast.wanted import Wanted
 from smartgrid_ai.portable import (
     OnnxNetwork,

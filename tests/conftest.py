@@ -39,9 +39,9 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def few_rows():
     "Trees of days and weeks ahead learn from few forecasts, so that a training takes seconds."
-    from smartgrid_ai.forecast import families, moe
+    from smartgrid_ai.forecast import experts, families
 
     with pytest.MonkeyPatch.context() as patch:
-        for room, name in ((families, "TREE_ROWS"), (moe, "TREE_ROWS"), (moe, "SPREAD_ROWS")):
+        for room, name in ((families, "TREE_ROWS"), (experts, "TREE_ROWS"), (experts, "SPREAD_ROWS")):
             patch.setattr(room, name, 30_000)
         yield

@@ -21,9 +21,9 @@ from smartgrid_ai.data.tables import write_table
 from smartgrid_ai.descriptor import origin_columns
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.export import accept_int8, export_forecaster, quantise
+from smartgrid_ai.forecast.experts import NETWORKS
 from smartgrid_ai.forecast.forecaster import Forecaster, fit_path, load_forecaster
 from smartgrid_ai.forecast.gate import GateNetwork
-from smartgrid_ai.forecast.moe import NETWORKS
 from smartgrid_ai.forecast.paths import new_path
 from smartgrid_ai.forecast.wanted import next_days
 from smartgrid_ai.portable import OnnxNetwork, example_inputs, export_network

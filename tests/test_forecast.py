@@ -20,14 +20,14 @@ from smartgrid_ai import parallel
 from smartgrid_ai.errors import DataError, ModelError
 from smartgrid_ai.evaluate.backtest import DEFAULT_MODELS, backtest
 from smartgrid_ai.features import FEATURE_NAMES
-from smartgrid_ai.forecast import moe, training
+from smartgrid_ai.forecast import experts, training
 from smartgrid_ai.forecast.calibration import GROUPS
 from smartgrid_ai.forecast.expert import train_expert
+from smartgrid_ai.forecast.experts import EXPERTS, NETWORKS
 from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
 from smartgrid_ai.forecast.gate import GateNetwork, fit_gate, relative_errors
 from smartgrid_ai.forecast.gru import GRUNetwork
 from smartgrid_ai.forecast.intervals import Intervals, groups_of_meters
-from smartgrid_ai.forecast.moe import EXPERTS, NETWORKS
 from smartgrid_ai.forecast.network import causal_bias
 from smartgrid_ai.forecast.wanted import next_hours
 from smartgrid_ai.hours import make_hours
@@ -311,7 +311,7 @@ def test_ctrl_c_while_trees_grow_keeps_the_networks(load, split, monkeypatch):
     def pressed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(moe, "grow_tree", pressed)
+    monkeypatch.setattr(experts, "grow_tree", pressed)
     forecaster, told = Forecaster("moe", PLACE, experts=("dense", "tree"), epochs=1, batches=3), []
     forecaster.fit(load, split, progress=lambda *message: told.append(message))
     assert ("Ctrl-C", 1, 1, "goes on with dense") in told

@@ -18,8 +18,8 @@ import pytest
 from smartgrid_ai.cli import main
 from smartgrid_ai.data.simulate import SIMULATED_PLACE, simulate
 from smartgrid_ai.errors import DataError, ModelError
+from smartgrid_ai.forecast.experts import NETWORKS
 from smartgrid_ai.forecast.forecaster import Forecaster, load_forecaster
-from smartgrid_ai.forecast.moe import NETWORKS
 from smartgrid_ai.forecast.settings import ExpertSettings
 from smartgrid_ai.reports import find_report
 from smartgrid_ai.tuning import confirm, study

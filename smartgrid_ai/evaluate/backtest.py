@@ -16,8 +16,8 @@ import pandas as pd
 from .metrics import forecast_metrics
 from .schedule import TASKS, NaiveModel, scheduled
 from ..features import FEATURE_NAMES
+from ..forecast.experts import EXPERTS, Frame
 from ..forecast.forecaster import MODEL_NAMES, NAIVE_NAMES, Forecaster, fit_path
-from ..forecast.moe import EXPERTS, Frame
 from ..forecast.paths import check_horizon, new_path
 from ..forecast.settings import ExpertSettings
 from ..forecast.wanted import next_hours

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..forecast.adaptive import Forecasts, adaptive_tables, pace_of
 from ..forecast.calibration import Conformal, group_of
-from ..forecast.moe import Frame
+from ..forecast.experts import Frame
 from ..forecast.wanted import Wanted, forecast_keys, next_days, next_hours
 from ..hours import HourTable
 from ..readings import hour_number

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import DataError, ModelError
 from ..files import replacing
-from ..forecast.moe import NETWORKS
+from ..forecast.experts import NETWORKS
 from ..forecast.paths import check_horizon
 from ..forecast.settings import LEARNING_RATE, ExpertSettings
 from ..forecast.training import usual_decay

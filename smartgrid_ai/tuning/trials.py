@@ -15,8 +15,9 @@ import pandas as pd
 from pytorch_lightning import Callback
 
 from ..errors import DataError, ModelError
+from ..forecast.experts import NETWORKS, Frame
 from ..forecast.forecaster import fit_path
-from ..forecast.moe import NETWORKS, Frame, Mixture
+from ..forecast.moe import Mixture
 from ..forecast.paths import new_path
 from ..forecast.settings import ExpertSettings
 from ..forecast.wanted import Wanted
