@@ -42,6 +42,10 @@ def few_rows():
     from smartgrid_ai.forecast import experts, families
 
     with pytest.MonkeyPatch.context() as patch:
-        for room, name in ((families, "TREE_ROWS"), (experts, "TREE_ROWS"), (experts, "SPREAD_ROWS")):
+        for room, name in (
+            (families, "TREE_ROWS"),
+            (experts, "TREE_ROWS"),
+            (experts, "SPREAD_ROWS"),
+        ):
             patch.setattr(room, name, 30_000)
         yield
