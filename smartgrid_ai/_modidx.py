@@ -185,6 +185,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'smartgrid_ai/anomaly/calibration.py'),
                                                   'smartgrid_ai.anomaly.calibration.TailCalibration.surprise': ( 'anomaly.calibration.html#tailcalibration.surprise',
                                                                                                                  'smartgrid_ai/anomaly/calibration.py'),
+                                                  'smartgrid_ai.anomaly.calibration.score_text': ( 'anomaly.calibration.html#score_text',
+                                                                                                   'smartgrid_ai/anomaly/calibration.py'),
                                                   'smartgrid_ai.anomaly.calibration.surprise_of': ( 'anomaly.calibration.html#surprise_of',
                                                                                                     'smartgrid_ai/anomaly/calibration.py'),
                                                   'smartgrid_ai.anomaly.calibration.unit_score': ( 'anomaly.calibration.html#unit_score',

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from .calibration import score_text
 from .monitor import AssetMonitor, Judgement
 from .release import above_line
 from ..readings import DataError
@@ -191,7 +192,7 @@ def asset_sentence(
 ) -> str:
     "One plain sentence about one row."
     verdict = "Anomaly" if judged["alarm"] else "No alarm"
-    text = f"{verdict}, score {judged['score']:.2f} (alarm at 0.50)"
+    text = f"{verdict}, {score_text(judged['score'])}"
     listed = [one for one in listed if np.isfinite(one["value"])]
     if not listed:
         return f"{text}: nothing was measured."

@@ -9,6 +9,7 @@ __all__ = ['KEYS', 'contributions', 'sentence']
 import numpy as np
 import pandas as pd
 
+from .calibration import score_text
 from .detectors import POWER_FEATURES
 from ..features import CALENDAR_NAMES
 
@@ -56,7 +57,7 @@ def sentence(
     objecting = votes.count(-1)
     verb = "detectors objects" if objecting == 1 else "detectors object"
     verdict = "Anomaly" if judgement["is_anomaly"] else "Normal"
-    text = f"{verdict}: {objecting} of {len(votes)} {verb}, score {judgement['score']:.2f} (alarm at 0.50)."
+    text = f"{verdict}: {objecting} of {len(votes)} {verb}, {score_text(judgement['score'])}."
     if not listed:
         return text
     first, *others = [entry for entry in listed[:3] if entry["share"] > 0] or listed[:1]
