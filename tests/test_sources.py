@@ -376,20 +376,77 @@ def test_date_and_time_apart(csv):
 TURKISH = [f"0{1 + hour // 24}.01.2015;{hour % 24:02}:00;1.{hour:03},05" for hour in range(48)]
 
 
-@pytest.mark.parametrize("date", ["date", "timestamp"])
-def test_date_and_time_under_other_names(csv, date):
+@pytest.mark.parametrize(
+    "columns", [{}, {"date": "Tarih", "time": "Saat"}, {"timestamp": "Tarih", "time": "Saat"}]
+)
+def test_date_and_time_under_other_names(csv, columns):
     path = csv("Tarih;Saat;Tüketim Miktarı (MWh)", *TURKISH)
-    read = read_readings(path, columns={date: "Tarih", "time": "Saat"})
+    read = read_readings(path, columns=columns)
     assert (read["timestamp"] == pd.date_range("2015-01-01", periods=48, freq="h", tz="UTC")).all()
     assert read["consumption"][47] == pytest.approx(1047.05e6)
     assert not any("not used" in note for note in read.attrs["notes"])
 
 
-def test_hours_under_another_name(csv):
+@pytest.mark.parametrize("columns", [{}, {"date": "Fecha", "hour": "Hora"}])
+def test_hours_under_another_name(csv, columns):
     lines = [f"2015-01-01,{hour},5" for hour in range(1, 25)]
     path = csv("Fecha,Hora,MWh", *lines)
-    read = read_readings(path, columns={"date": "Fecha", "hour": "Hora"})
+    read = read_readings(path, columns=columns)
     assert str(read["timestamp"].iloc[-1]) == "2015-01-01 23:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("header", "date", "time"),
+    [
+        ("Datum;Uhrzeit;Verbrauch [kWh]", "Datum", "Uhrzeit"),
+        ("Data;Ora;Consumi (kWh)", "Data", "Ora"),
+        ("Date;Heure;Consommation (kWh)", "Date", "Heure"),
+        ("CUPS;Fecha;Hora;Consumo_kWh", "Fecha", "Hora"),
+    ],
+)
+def test_date_and_time_in_the_words_of_several_countries(header, date, time):
+    found = find_columns(header.split(";"), {}, "load.csv")
+    assert (found["date"], found["time"]) == (date, time)
+    assert found["consumption"] == header.split(";")[-1]
+
+
+def test_a_load_called_data_is_no_date(csv):
+    path = csv("time;data", "2014-01-01 00:00;1", "2014-01-01 01:00;2")
+    read = read_readings(path, unit="W", columns={"consumption": "data"})
+    assert read["consumption"].tolist() == [1, 2]
+
+
+TITLES = ["Load profile;Meter 7;", "Period;01.03.2014;31.03.2014", ""]
+
+
+@pytest.mark.parametrize("titles", [TITLES, TITLES[:1], ["Load profile", "Meter: 7", ""], []])
+def test_titles_above_the_header_are_left_out(csv, titles):
+    lines = [f"01.03.2014;{hour:02}:00;1.{hour:03},5" for hour in range(24)]
+    path = csv(*titles, "Datum;Uhrzeit;Verbrauch [kWh]", *lines, "01.03.2014;24:00;x")
+    with pytest.raises(DataError, match=f"line {len(titles) + 26}, column 'Verbrauch"):
+        read_readings(path)
+    read = read_readings(csv(*titles, "Datum;Uhrzeit;Verbrauch [kWh]", *lines))
+    assert read["consumption"].iloc[-1] == 1023.5e3 and len(read) == 24
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\u202f"])
+def test_blanks_between_thousands(csv, blank):
+    lines = [f"2014-03-01 {hour:02}:00;1{blank}2{hour:02},5;3,5" for hour in range(24)]
+    read = read_readings(csv("time;kWh;temperature", *lines))
+    assert read["consumption"].tolist() == [1000 * (1200.5 + hour) for hour in range(24)]
+
+
+def test_commas_between_thousands_in_quotes(csv):
+    lines = [f'2014-03-01 {hour:02}:00,"1,2{hour:02}.5",3.5' for hour in range(24)]
+    read = read_readings(csv("time,kWh,temperature", *lines))
+    assert read["consumption"].tolist() == [1000 * (1200.5 + hour) for hour in range(24)]
+
+
+@pytest.mark.parametrize("number", ["0,125", "1,250", "12,5"])
+def test_commas_in_quotes_that_may_be_decimal_are_asked_about(csv, number):
+    path = csv("time,kWh", f'2014-03-01 00:00,"{number}"', "2014-03-01 01:00,2")
+    with pytest.raises(DataError, match=f"'{number}' is not a number"):
+        read_readings(path)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +455,6 @@ def test_hours_under_another_name(csv):
         ({"time": "Saat"}, "time=Saat says the time of day alone; name the column of the date"),
         ({"date": "Tarih"}, r"dates without a time of day.*--column date=… --column time=…"),
         ({"date": "Tarih", "time": "Zon"}, "line 2, column 'Zon': '7' is no time of day such as"),
-        ({}, "no column for 'timestamp'.*or date=… and time=… where they stand apart"),
         ({"day": "Tarih"}, "unknown column 'day': use .*date, time, hour"),
     ],
 )
@@ -758,3 +814,9 @@ def test_pjm_on_its_wall_clock(shared_data):
     missing = read.groupby("meter_id")["timestamp"].diff().value_counts()
     assert missing.index.max() == pd.Timedelta("2h")
     assert "left out" not in " ".join(read.attrs["notes"])
+
+
+def test_the_one_cell_that_is_written_otherwise_is_named(csv):
+    path = csv("time;kWh", "2014-03-01 00:00;12,5", "2014-03-01 01:00;12.5", "2014-03-01 02:00;7")
+    with pytest.raises(DataError, match=r"line 3, column 'kWh': '12\.5' is not a number: leave"):
+        read_readings(path)

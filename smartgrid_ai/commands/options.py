@@ -164,6 +164,7 @@ def reading_options(
     group.add_argument(
         "--column", action="append", default=[], metavar="NAME=IN_FILE",
         help="which column of the file is which, such as consumption=load; date=… and time=… where they stand apart; "
+        "register=… for what a counter reads; "
         "'consumption=MT_*' where each meter has a column of its own (repeatable)",
     )  # fmt: skip
     group.add_argument(

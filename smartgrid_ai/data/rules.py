@@ -35,7 +35,10 @@ RULES = {
     "jump": ("warning", "leaps away and back within an hour"),
     "unit_slip": ("warning", "a run 1000 times above or below the meter's own level"),
     "zero": ("warning", "every value is zero: nothing connected, or nothing read"),
-    "register": ("warning", "values only ever rise: a counter's readings, not what each hour used"),
+    "register": (
+        "warning",
+        "values only ever rise: a counter's readings; --column register=… takes what they rise by",
+    ),
 }
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from .clocks import clock_doubt
-from .columns import EXTRAS, TIME_PARTS, describe_column
+from .columns import EXTRAS, REGISTER, describe_column
+from .instants import row_instants
+from .registers import risen
+from .steps import HOUR_US, hourly_means, steps_of
 from .tables import RawTable, load_table, suffix_of, write_table
-from .timestamps import parse_timestamps, wall_clock_to_utc
 from smartgrid_ai.readings import (
     COVARIATES,
     TIMESTAMP,
@@ -29,6 +31,17 @@ from smartgrid_ai.readings import (
 _all_ = ["write_table"]
 
 # %% ../../nbs/12_data.sources.ipynb #bb9d7547
+def _with_points(column: pd.Series, file: RawTable) -> pd.Series:
+    "Numbers in text, written as here; what is not by the signs of the file becomes missing."
+    if not pd.api.types.is_string_dtype(column) or (file.decimal == "." and not file.thousands):
+        return column
+    text = column.astype("str").str.strip()
+    text = text.str.replace(file.thousands, "", regex=False) if file.thousands else text
+    if file.decimal == ",":
+        text = text.mask(text.str.contains(".", regex=False)).str.replace(",", ".", regex=False)
+    return text
+
+
 def column_numbers(
     file: RawTable,
     name: str,  # of a column
@@ -37,7 +50,7 @@ def column_numbers(
     column = file.frame[name]
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    numbers = pd.to_numeric(_with_points(column, file), errors="coerce").astype("float64")
     bad = np.flatnonzero(numbers.isna() & column.notna())
     if len(bad):
         raise DataError(
@@ -72,83 +85,6 @@ def _meters(file: RawTable) -> tuple[np.ndarray, np.ndarray]:  # code per row, s
     return codes, np.asarray(values, dtype=object)
 
 # %% ../../nbs/12_data.sources.ipynb #836756ea
-def _stamps(file: RawTable) -> pd.Series:
-    "The column of stamps, put together where date and time of day, or date and hour, have one each."
-    part = {name: file.frame[file.found[name]] for name in TIME_PARTS if name in file.found}
-    if "date" not in part:
-        return file.frame[file.found["timestamp"]]
-    date = part["date"].astype("str")
-    if "time" in part and _are_times_of_day(file, part["time"].astype("str")):
-        return date + " " + part["time"].astype("str")
-    if "hour" in part and not date.str.contains(":").any():
-        return date + " " + _hours_of_day(file, part["hour"]).map("{:02d}:00".format)
-    return file.frame[file.found["timestamp"]]
-
-
-def _are_times_of_day(file: RawTable, column: pd.Series) -> bool:
-    "Whether it holds nothing else; `DataError` where it should, because the caller named it."
-    other = np.flatnonzero(~column.str.fullmatch(r"\s*\d{1,2}:\d{2}.*"))
-    if len(other) and column.name.lower() != "time":
-        row = int(other[0])
-        raise DataError(
-            f"{file.where(row)}, column {column.name!r}: {column.iloc[row]!r} is no time of day such as 07:30; "
-            "a column of hours is named with --column hour=… (columns=… in Python)"
-        )
-    return not len(other)
-
-
-def _hours_of_day(file: RawTable, column: pd.Series) -> pd.Series:
-    "0 to 23, the hour that begins; a column that goes from 1 to 24 names the hour that ends."
-    hours = pd.to_numeric(column, errors="coerce")
-    bad = np.flatnonzero(~hours.isin(range(25)))
-    if len(bad) or (hours.min() == 0 and hours.max() == 24):
-        row = int(bad[0]) if len(bad) else int(np.argmax(hours))
-        raise DataError(
-            f"{file.where(row)}, column {column.name!r}: {column.iloc[row]!r} is no hour of a day that goes from 0 to 23 or from 1 to 24"
-        )
-    if hours.min() > 0 and hours.max() < 24:
-        raise DataError(
-            f"{file.name}, column {column.name!r}: hours go from {hours.min():g} to {hours.max():g}, and without a 0 or a 24 nobody knows whether "
-            "they name the hour that begins or the one that ends: write date and time into one column"
-        )
-    if hours.max() == 24:
-        file.notes.append(
-            f"{column.name!r} goes from 1 to 24: hour 1 was read as the one from 00:00 to 01:00"
-        )
-        hours = hours - 1
-    return hours.astype("int64")
-
-# %% ../../nbs/12_data.sources.ipynb #bc0561e4
-def _instants(
-    file: RawTable, codes: np.ndarray, clock: str, timezone: str
-) -> tuple[pd.Series, str]:
-    "Each row's instant in UTC, missing where its wall clock time never was; the clock they were read by."
-    stamps, notes = parse_timestamps(_stamps(file), file.where)
-    file.notes += notes
-    if stamps.dt.tz is not None:
-        return stamps, "offset"
-    if clock == "local":
-        instants = wall_clock_to_utc(stamps, codes, timezone)
-        lost = instants.isna() & file.frame[file.found["consumption"]].notna().to_numpy()
-        if lost.any():
-            file.notes.append(
-                f"{lost.sum()} rows left out: {timezone} has no {stamps[lost].iloc[0]}, its clocks skip "
-                "that hour. If the file's clock knows no summer time, name a fixed zone such as Etc/GMT-1"
-            )
-        return instants, clock
-    return stamps.dt.tz_localize("UTC"), clock
-
-# %% ../../nbs/12_data.sources.ipynb #a0ecc20d
-HOUR_US = 3_600_000_000
-
-
-def _microseconds(step: str | pd.Timedelta) -> int:
-    try:
-        return pd.Timedelta(step) // pd.Timedelta(1, "us")
-    except ValueError:
-        raise DataError(f"unknown step {step!r}: write it like 15min or 1h") from None
-
-
 def _unit(file: RawTable, unit: str | None) -> str:
     "The unit as told, else as the column's name says, else W."
     name = file.found["consumption"]
@@ -162,70 +98,6 @@ def _unit(file: RawTable, unit: str | None) -> str:
         file.notes.append(f"unit {told} read from the name {name!r}")
     watts_per(told or "W")
     return told or "W"
-
-
-def _found_steps(codes: np.ndarray, instants: np.ndarray, meters: int) -> np.ndarray:
-    "(meters,) µs, the commonest distance of each meter's rows to the minute; that of all meters where there are few."
-    same = codes[1:] == codes[:-1]
-    distance = np.diff(instants)[same]
-    distance = np.where(
-        distance > 60_000_000, (distance + 30_000_000) // 60_000_000 * 60_000_000, distance
-    )
-    pairs = pd.DataFrame({"code": codes[1:][same], "distance": distance})
-    counts = pairs.value_counts().reset_index()
-    counts = counts.sort_values(["count", "distance"], ascending=[False, True])
-    overall = pairs["distance"].mode().iloc[0] if len(pairs) else HOUR_US
-    common = counts.drop_duplicates("code").set_index("code")
-    enough = (common["count"] >= 5) | (common["distance"] <= HOUR_US)
-    return (
-        common["distance"]
-        .where(enough, overall)
-        .reindex(range(meters), fill_value=overall)
-        .to_numpy()
-    )
-
-
-def _steps(
-    codes: np.ndarray,  # (rows,), sorted
-    instants: np.ndarray,  # (rows,), µs, rising within a meter
-    meters: np.ndarray,
-    step: str | pd.Timedelta | None,
-    file: str,
-) -> np.ndarray:  # (meters,), µs
-    "Length of one step per meter; `DataError` where it is more than an hour, or rows are closer than the step that was told."
-    steps = _found_steps(codes, instants, len(meters))
-    if step is not None:
-        told = _microseconds(step)
-        closer = np.flatnonzero(steps < told)
-        if len(closer):
-            raise DataError(
-                f"{file}: rows of meter {meters[closer[0]]} are {pd.Timedelta(steps[closer[0]], 'us')} apart, closer than a step "
-                f"of {pd.Timedelta(told, 'us')}: leave --step out, or give the step of the file"
-            )
-        steps = np.full(len(meters), told)
-    if (steps > HOUR_US).any() or (steps <= 0).any():
-        worst = int(np.argmax(steps))
-        raise DataError(
-            f"{file}: readings of meter {meters[worst]} are {pd.Timedelta(steps[worst], 'us')} apart; "
-            "hourly or finer ones are needed"
-        )
-    return steps
-
-# %% ../../nbs/12_data.sources.ipynb #b96263e1
-def _hourly_means(
-    group: np.ndarray,  # (rows,), number of the hour each row falls into, rising
-    steps_per_hour: np.ndarray,  # (hours,)
-    values: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:  # one value per hour
-    means = {}
-    for name, column in values.items():
-        known = ~np.isnan(column)
-        count = np.bincount(group[known], minlength=len(steps_per_hour))
-        total = np.bincount(group[known], column[known], minlength=len(steps_per_hour))
-        least = steps_per_hour / 2 if name == "consumption" else np.ones(len(count))
-        enough = (count > 0) & (count >= least)
-        means[name] = np.where(enough, total / np.maximum(count, 1), np.nan)
-    return means
 
 # %% ../../nbs/12_data.sources.ipynb #c08bb122
 def _advice(
@@ -286,7 +158,7 @@ def _to_hours(
 ) -> pd.DataFrame:
     "Canonical hourly columns from sorted rows of any step."
     codes, instants = table["code"].to_numpy(), table["instant"].to_numpy()
-    steps = _steps(codes, instants, meters, step, file.name)
+    steps = steps_of(codes, instants, meters, step, file.name)
     factor = np.array([watts_per(unit, each / HOUR_US) for each in steps])[codes]
     values = {
         name: table[name].to_numpy() for name in ("consumption", *COVARIATES) if name in table
@@ -298,7 +170,7 @@ def _to_hours(
     extras = [name for name in EXTRAS if name in table]
     if (steps < HOUR_US).any() or not starts.all() or ((instants - past) % HOUR_US).any():
         file.notes.append(_averaging(steps))
-        values = _hourly_means(np.cumsum(starts) - 1, HOUR_US / steps[codes[starts]], values)
+        values = hourly_means(np.cumsum(starts) - 1, HOUR_US / steps[codes[starts]], values)
         file.notes += [f"columns not used: {', '.join(extras)}"] if extras else []
     else:
         values |= {name: table[name].to_numpy() for name in extras}
@@ -380,9 +252,11 @@ def canonical_readings(
     "What `read_readings` makes of an open table."
     told = _unit(file, unit)
     codes, meters = _meters(file)
-    instants, read_by = _instants(file, codes, clock, timezone)
+    instants, read_by = row_instants(file, codes, clock, timezone)
     rows = _rows_in_order(file, codes, instants)
     rows = _without_twins(file, rows, meters)
+    if REGISTER in file.found:
+        rows = risen(file, rows, meters, told, step)
     readings = _to_hours(file, rows, meters, told, step, Place(timezone).past_hour)
     if doubt := clock_doubt(readings, timezone, read_by):
         file.notes.append(doubt)

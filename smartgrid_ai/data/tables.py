@@ -6,6 +6,7 @@
 __all__ = ['TURNED', 'RawTable', 'suffix_of', 'load_table', 'open_table', 'write_table']
 
 # %% ../../nbs/10_data.tables.ipynb #b904ab18
+import csv
 import gzip
 import re
 import zlib
@@ -38,6 +39,8 @@ class RawTable:
     found: dict[str, str]  # canonical name -> name in the file, as `find_columns` gives it
     first_line: int | None = None  # line of the first row; None = rows are counted
     notes: list[str] = field(default_factory=list)
+    decimal: str = "."  # sign in numbers that were left as text
+    thousands: str = ""  # sign between their thousands
 
     def where(self, row: int) -> str:
         "Name a row for a person; of a turned table also the column it was."
@@ -63,6 +66,8 @@ COMPRESSION = {".csv": None, ".csv.gz": "gzip"}
 def _read_text(path: Path, **options) -> pd.DataFrame:
     "pandas.read_csv with mistakes put into words."
     options = {"skip_blank_lines": False, "low_memory": False} | options
+    if not options.get("thousands", "").isascii():  # pandas knows none of these: numbers stay text
+        del options["thousands"]
     options |= {"na_values": MISSING_WORDS, "compression": COMPRESSION[suffix_of(path)]}
     try:
         try:
@@ -97,14 +102,41 @@ def _first_lines(path: Path) -> list[str]:
 SEPARATORS = ",;\t|"
 
 
+STAMP = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}|\d{1,2}:\d\d")
+
+
+def _names_above_stamps(above: str, below: str) -> bool:
+    "Whether a line has a name in each of several fields, and the line below has as many, a stamp among them."
+    separator = max(SEPARATORS, key=above.count)
+    names, values = (
+        [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+        for line in (above, below)
+    )
+    named = all(re.search(r"[^\W\d_]", name) and not STAMP.match(name) for name in names)
+    return len(values) == len(names) > 1 and named and any(map(STAMP.match, values))
+
+
 def _header(lines: list[str]) -> int:
-    "Number of the header's line: the first one with text, or the first of two alike where a title without fields stands above."
+    """Number of the header's line.
+
+    It is the first one that [names what stands below](#CSV); else the first one with text, or the first of two alike where a title without fields stands above.
+    """
     full = [number for number, line in enumerate(lines) if line.strip()]
+    named = (n for n, m in zip(full, full[1:]) if _names_above_stamps(lines[n], lines[m]))
+    if (number := next(named, None)) is not None:
+        return number
     if any(sign in lines[full[0]] for sign in SEPARATORS):
         return full[0]
     fields = [max(lines[number].count(sign) for sign in SEPARATORS) for number in full]
     alike = (n for n, one, two in zip(full, fields, fields[1:]) if one == two > 0)
     return next(alike, full[0])
+
+
+def _has_english_thousands(text: str) -> bool:
+    "Whether numbers in quotes have commas between thousands, as `1,234.5`, and none has one elsewhere."
+    quoted = [number for number in re.findall(r'"\s*-?([\d.,]*\d)\s*"', text) if "," in number]
+    grouped = all(re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+(\.\d+)?", number) for number in quoted)
+    return grouped and any("." in number or number.count(",") > 1 for number in quoted)
 
 
 def _style(path: Path) -> dict:
@@ -116,7 +148,12 @@ def _style(path: Path) -> dict:
     edge = re.escape(separator) + r'"?\s*'
     decimal_comma = separator != "," and re.search(edge + r"-?[\d.]*\d,\d+", text)
     style = {"sep": separator, "skiprows": header, "decimal": "," if decimal_comma else "."}
-    if decimal_comma and re.search(edge + r"-?\d{1,3}(\.\d{3})+,\d", text):
+    blank = re.search(edge + r"-?\d{1,3}([ \u00a0\u202f])\d{3}(?:\1\d{3})*,\d", text)
+    if decimal_comma and blank:
+        style["thousands"] = blank[1]
+    elif separator == "," and _has_english_thousands(text):
+        style["thousands"] = ","
+    elif decimal_comma and re.search(edge + r"-?\d{1,3}(\.\d{3})+,\d", text):
         style["thousands"] = "."
         odd = re.search(
             edge + r"(-?\d+\.\d{1,2})(?=[\s\"]*" + re.escape(separator) + ")", text + separator
@@ -145,8 +182,9 @@ def _load_csv(path: Path, columns: Mapping[str, str]) -> RawTable:
         frame["fault"] = frame["fault"].astype("str").fillna("")
     blank = frame.drop(columns="fault", errors="ignore").isna().all(axis=1)
     return RawTable(
-        str(path), frame[~blank], found, style["skiprows"] + 2, note_ignored(names, needed)
-    )
+        str(path), frame[~blank], found, style["skiprows"] + 2, note_ignored(names, needed),
+        style["decimal"], style.get("thousands", ""),
+    )  # fmt: skip
 
 # %% ../../nbs/10_data.tables.ipynb #04979b49
 def _load_parquet(path: Path, columns: Mapping[str, str]) -> RawTable:
@@ -195,7 +233,8 @@ def open_table(
         style = _style(path)
         frame = _read_text(path, **style)
         frame = frame[~frame.isna().all(axis=1)]
-        return _with_rows(RawTable(str(path), frame, {}, style["skiprows"] + 2))
+        signs = {"decimal": style["decimal"], "thousands": style.get("thousands", "")}
+        return _with_rows(RawTable(str(path), frame, {}, style["skiprows"] + 2, **signs))
     try:
         return _with_rows(RawTable(str(path), pd.read_parquet(path), {}))
     except (ValueError, OSError) as error:
