@@ -50,7 +50,7 @@ def _fingerprint(detector: AssetDetector) -> str:
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/45_anomaly.assets_stream.ipynb #01bcbe81
-FORMAT = 3  # of the memory's file
+FORMAT = 4  # of the memory's file
 
 
 class AssetStream:

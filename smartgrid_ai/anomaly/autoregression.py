@@ -50,10 +50,12 @@ class VectorAutoregression:
         self,
         scaled: np.ndarray,  # (n, channels), deviations from what is usual; NaN = missing
         states: np.ndarray,  # (n,) names
+        judged: np.ndarray | None = None,  # (channels,) bool; the others only predict. None = all
     ) -> (
         np.ndarray
     ):  # (n, channels): parts of the distance of each row, from a fit without its block
         "Learn coefficients and covariances from training rows."
+        self.judged = np.full(scaled.shape[1], True) if judged is None else judged
         filled = carried(scaled, np.zeros(scaled.shape[1]), states)
         known = past(filled, np.repeat(filled[:1], LAGS, axis=0))
         blocks = np.array_split(np.arange(len(scaled)), FOLDS)
@@ -105,6 +107,7 @@ class VectorAutoregression:
     ) -> np.ndarray:  # (n, channels), sum = squared distance, at most `HEAVIEST` usual ones
         "Each channel's part in how badly a row was predicted."
         parts = np.empty(residual.shape)
+        residual = np.where(self.judged, residual, np.nan)
         names = np.array([state if state in self.forms else "" for state in states], dtype=object)
         for name in set(names):
             rows = names == name

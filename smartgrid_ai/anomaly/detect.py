@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .alarm import lasting
-from .assets import asset_scores
+from .assets import asset_scores, weather_note
 from .ensemble import DETECTOR_NAMES, AnomalyEnsemble
 from .fleet import FleetJudge
 from .load import OTHERS, LoadJudge, early_and_late, judge_together
@@ -207,6 +207,8 @@ def detect(
     series, notes = judgeable(frame)
     _check_models(models, series, "split" in frame)
     notes += _notes_on_short(series, "split" in frame) + _notes_on_twins(series)
+    if not models or "default" in models:
+        notes += dict.fromkeys(filter(None, (weather_note(one.channels) for one in series)))
     wanted, parts = tuple(dict.fromkeys(models)) or MODELS, []
     loads = [signal for signal in series if signal.is_load]
     described = cache(lambda: _load_scores(loads, wanted, seed))

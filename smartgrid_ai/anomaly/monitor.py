@@ -16,6 +16,7 @@ from .calibration import TailCalibration, unit_score
 from .course import Courses
 from .drift import LEVEL_ROWS, LevelDrift, running_mean
 from .regimes import QUIET, Regimes, checked_states
+from .relations import BRIEF_ROWS, Relations
 from .release import Release, above_line
 from .stillness import Stillness
 from ..readings import DataError
@@ -32,6 +33,8 @@ class Smooth:
 
     distance: np.ndarray  # (channels,) parts of the squared distance
     level: np.ndarray  # (channels,) deviations from what is usual
+    brief: np.ndarray  # (channels,) the same over fewer rows
+    apart: np.ndarray  # (channels,) deviations from what the other channels let expect
     remembered: np.ndarray  # (2,) see `Release`
     last: np.ndarray  # (channels,) latest readings, NaN = none yet
     repeats: np.ndarray  # (channels,) how often they have come again
@@ -60,7 +63,7 @@ class Judgement:
     alarm: np.ndarray  # (n,) bool: score above 0.5, and no maintenance
     share: np.ndarray  # (n, channels), 0 or more; a row sums to 1, to 0 when nothing was known
     expected: np.ndarray  # (n, channels), units of the channels
-    opinions: np.ndarray  # (n, 2 or 3) surprise of the autoregression, of the drift, and of the course where there is one
+    opinions: np.ndarray  # (n, 2 or 3) surprise of the autoregression, of what is slow, and of the course where there is one
     repeats: np.ndarray  # (n,) how often the sensor that is stuck has repeated itself; 0 = the row is not judged by that
 
     def __getitem__(self, rows) -> "Judgement":
@@ -79,8 +82,10 @@ class AssetMonitor:
         self,
         false_alarms: float = 0.01,  # share of usual rows that may raise an alarm
         release: float = 0.5,  # share of a fault's surprise at which it is over; 0 = the line never moves
+        weather: np.ndarray
+        | None = None,  # (channels,) bool: explain the others and are not judged; None = no channel
     ):
-        self.false_alarms, self.release = false_alarms, release
+        self.false_alarms, self.release, self.weather = false_alarms, release, weather
 
     def fit(
         self,
@@ -91,6 +96,9 @@ class AssetMonitor:
         values = np.asarray(values, dtype=np.float64)
         states = checked_states(states, len(values))
         self.alive = np.isfinite(values).any(axis=0)
+        if self.weather is None:
+            self.weather = np.full(values.shape[1], False)
+        judged = ~self.weather[self.alive]
         useful = int(np.isfinite(values).any(axis=1).sum())
         if useful < LEAST_TRAIN:
             raise DataError(
@@ -102,8 +110,10 @@ class AssetMonitor:
         self.regimes = Regimes().fit(values, states)
         scaled = self.regimes.scale(values, states)
         self.dynamics, self.drift = VectorAutoregression(), LevelDrift().fit(scaled)
-        self.courses = Courses().fit(scaled)
-        parts = self.dynamics.fit(scaled, states)
+        level = running_mean(scaled, np.zeros(scaled.shape[1]), LEVEL_ROWS)
+        self.relations = Relations().fit(scaled, states, judged)
+        self.courses = Courses().fit(scaled if judged.all() else np.full(scaled.shape, np.nan))
+        parts = self.dynamics.fit(self._quick(scaled, level), states, judged)
         parts[~np.isfinite(scaled).any(axis=1)] = np.nan
         self.usual = np.nanmean(parts, axis=0)
         distance = running_mean(parts, self.usual.copy(), SMOOTH_ROWS).sum(axis=1)
@@ -114,7 +124,7 @@ class AssetMonitor:
     def fresh(self) -> Memory:
         "The memory of a machine that has behaved as usual so far."
         channels = len(self.usual)
-        smooth = (self.usual.copy(), np.zeros(channels), np.zeros(2))
+        smooth = (self.usual.copy(), *np.zeros((3, channels)), np.zeros(2))
         return Memory(Smooth(*smooth, *Stillness.nothing(channels), *self.courses.nothing()))
 
     def advance(
@@ -151,32 +161,36 @@ class AssetMonitor:
             if memory.aside is not None:  # the readings before the maintenance are too old
                 memory.aside = smooth.history = None
                 smooth.last, smooth.repeats = Stillness.nothing(len(smooth.last))
-        parts, expected = self._members(memory, smooth, values, states)
-        opinions = self._opinions(*parts)
-        surprise, weights = _together(opinions)
+        parts, opinions, expected, plain = self._members(memory, smooth, values, states)
+        together = _together if self._alike else _either
+        surprise, weights = together(opinions)
         base = -np.log(self.false_alarms)
         line = Release(base, FADING * self.rows, self.release).lines(surprise, smooth.remembered)
         share = _shares(parts, weights)
         repeats = self.still.repeats(values, states, smooth.last, smooth.repeats)
-        surprise, share, repeats = self._stuck(repeats, surprise, line, share)
+        surprise, share, repeats = self._stuck(repeats, surprise, together(plain)[0], line, share)
         score = unit_score(above_line(surprise, line, base), self.false_alarms)
         centre, spread = self.regimes.per_row(states)
-        slow = opinions[:, 1:2] > opinions[:, :1]
-        expected = np.where(slow, centre, centre + spread * expected)
+        expected = centre + spread * expected
         alarm = (score > 0.5) & (states != QUIET)
         share, expected = self._widened(share, 0.0), self._widened(expected, np.nan)
         return Judgement(surprise, line, score, alarm, share, expected, opinions, repeats)
 
     def _stuck(
-        self, repeats: np.ndarray, surprise: np.ndarray, line: np.ndarray, share: np.ndarray
+        self,
+        repeats: np.ndarray,
+        surprise: np.ndarray,
+        plain: np.ndarray,
+        line: np.ndarray,
+        share: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "Surprise and shares where a sensor that repeats itself is the larger worry or to blame anyway, and its repeats there."
+        "Surprise and shares where a sensor that repeats itself is a larger worry than the plain surprise or to blame anyway, and its repeats there."
         times = self.still.times(repeats)
         base, most = -np.log(self.false_alarms), times.max(axis=1)
         worry = line + base * (most - 1)
         blamed = times > 1
         first = np.take_along_axis(blamed, share.argmax(axis=1)[:, None], 1)[:, 0]
-        stuck = (most > 1) & ((worry > surprise) | first)
+        stuck = (most > 1) & ((worry > plain) | first)
         blame = blamed / np.maximum(blamed.sum(axis=1, keepdims=True), 1)
         count = np.where(blamed, repeats, 0).max(axis=1)
         return (
@@ -187,30 +201,66 @@ class AssetMonitor:
 
     def _members(
         self, memory: Memory, smooth: Smooth, values: np.ndarray, states: np.ndarray
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        "The channels' parts in what each member says, and the prediction in deviations, each (n, channels)."
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+        "The channels' parts in what each member says, its surprise (n, members), what was expected, in deviations, and surprises without relations."
         scaled = self.regimes.scale(values, states)
         known = np.isfinite(scaled)
-        expected, smooth.history = self.dynamics.expected(scaled, states, smooth.history)
-        near = self.dynamics.parts(scaled - expected, states)
+        level = running_mean(scaled, smooth.level, LEVEL_ROWS)
+        quick = self._quick(scaled, level)
+        expected, smooth.history = self.dynamics.expected(quick, states, smooth.history)
+        near = self.dynamics.parts(quick - expected, states)
+        expected = expected + scaled - quick
         near[~known.any(axis=1)] = np.nan
         near = running_mean(near, smooth.distance, SMOOTH_ROWS)
-        level = running_mean(scaled, smooth.level, LEVEL_ROWS)
-        age = memory.age + np.arange(1, len(values) + 1)
+        age = np.maximum(memory.age + np.arange(1, len(values) + 1), 0)
         memory.age += len(values)
-        far = self.drift.parts(np.where(known, level, np.nan), np.maximum(age, 0))
-        if not self.courses.courses:
-            return [near, far], expected
-        course = self.courses.parts(scaled, smooth.past, smooth.peaks, smooth.said)
-        return [near, far, course], expected
+        sudden = self.calibration.surprise(near.sum(axis=1))
+        suspect = 1 + _split(sudden, near)
+        far, slow, usual, levels = self._slow(smooth, scaled, states, level, age, suspect)
+        parts, opinions = [near, far], [sudden, slow]
+        expected = np.where((slow > sudden)[:, None], usual, expected)
+        if self.courses.courses:
+            parts += [self.courses.parts(scaled, smooth.past, smooth.peaks, smooth.said)]
+            opinions += [self.courses.surprise(parts[2])]
+        plain = np.column_stack([sudden, levels, *opinions[2:]])
+        return parts, np.column_stack(opinions), expected, plain
 
-    def _opinions(
-        self, near: np.ndarray, far: np.ndarray, course: np.ndarray | None = None
-    ) -> np.ndarray:
-        "(n, 2 or 3): surprise of each member."
-        found = [self.calibration.surprise(near.sum(axis=1)), self.drift.surprise(far)]
-        found += [] if course is None else [self.courses.surprise(course)]
-        return np.column_stack(found)
+    def _quick(self, scaled: np.ndarray, level: np.ndarray) -> np.ndarray:
+        "What the autoregression is of: deviations, or where weather explains what is slow, departures from their running means."
+        return scaled if self._alike else scaled - level
+
+    @property
+    def _alike(self) -> bool:
+        "False where there is weather, and what is slow and what is quick are seen by one member each."
+        return bool(self.relations.judged.all() or not self.relations.known)
+
+    def _slow(
+        self,
+        smooth: Smooth,
+        scaled: np.ndarray,
+        states: np.ndarray,
+        level: np.ndarray,
+        age: np.ndarray,
+        suspect: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        "Parts, surprise (n,) and what was expected, of levels or of relations, whichever is more surprising; the surprise of levels."
+        judged = self.relations.judged
+        brief = running_mean(scaled, smooth.brief, BRIEF_ROWS)
+        far = self.drift.parts(np.where(np.isfinite(scaled) & judged, level, np.nan), age)
+        surprise, usual = self.drift.surprise(far), np.zeros(scaled.shape)
+        if not self.relations.known:
+            return far, surprise, usual, surprise
+        expected = self.relations.expected(scaled, states, brief, level)
+        apart = self.relations.distances(scaled - expected, smooth.apart, level, age)
+        other = self.relations.surprise(apart)
+        prevails = (other > surprise) | ~judged.all()
+        parts = self.relations.parts(apart) * (suspect + _split(surprise, far))
+        return (
+            np.where(prevails[:, None], parts, far),
+            np.where(prevails, other, surprise),
+            np.where(prevails[:, None], np.nan_to_num(expected), usual),
+            surprise if judged.all() else np.zeros(len(surprise)),
+        )
 
     def _widened(self, columns: np.ndarray, empty: float) -> np.ndarray:
         "Columns of the channels that are judged, back among all channels."
@@ -228,10 +278,19 @@ def _together(opinions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(without, opinions.mean(axis=1)), weights / weights.sum(axis=1, keepdims=True)
 
 
+def _either(opinions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The same where each member sees what the others do not."
+    surprise = np.maximum(opinions.max(axis=1) - np.log(opinions.shape[1]), 0.0)
+    weights = opinions + 1e-12
+    return surprise, weights / weights.sum(axis=1, keepdims=True)
+
+
+def _split(surprise: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    "(n, channels): a surprise by the channels' parts in it."
+    return surprise[:, None] * parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-300)
+
+
 def _shares(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     "(n, channels): the channels' shares in the surprise."
-    shares = np.zeros(members[0].shape)
-    for number, parts in enumerate(members):
-        total = np.maximum(parts.sum(axis=1, keepdims=True), 1e-300)
-        shares += weights[:, number : number + 1] * parts / total
+    shares = sum(_split(weight, parts) for weight, parts in zip(weights.T, members))
     return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .assets import AssetDetector, told_table
+from .assets import AssetDetector, told_table, weather_channels
 from .assets_files import pack_assets, unpack_assets
 from .assets_stream import AssetStream
 from .latest import Latest, SeriesWatch, each_series
@@ -48,7 +48,8 @@ class AssetWatch(SeriesWatch):
             if few.all():
                 short.append(f"{name} ({len(rows)} readings)")
                 continue
-            monitor = AssetMonitor().fit(np.where(few, np.nan, values), states)
+            monitor = AssetMonitor(weather=weather_channels(self.channels))
+            monitor.fit(np.where(few, np.nan, values), states)
             memory = monitor.fresh()
             memory.age = -len(values)
             monitor.advance(memory, values, states)

@@ -172,6 +172,8 @@ def run_watch(options: argparse.Namespace) -> int:
         _add(scores, earlier, options.out)
     watch.save(options.memory)
     _show_learned(learned, owner, source.place)
+    if owner == "series" and len(learned):
+        _show_weather(watch.channels)
     _show(scores, learned, owner, source.place)
     _show_quiet(watch, owner, source.place)
     return 0
@@ -266,6 +268,13 @@ def _show_learned(learned, owner: str, place) -> None:
     if len(learned):
         span = " to ".join(_clock(learned["timestamp"].agg(end), place) for end in ("min", "max"))
         print(f"learned {_count(learned[owner], owner)} from {len(learned):,} readings, {span}")
+
+
+def _show_weather(channels: tuple[str, ...]) -> None:
+    from smartgrid_ai.anomaly.assets import weather_note
+
+    if note := weather_note(channels):
+        say(f"note: {note}")
 
 
 def _show(scores, learned, owner: str, place) -> None:
