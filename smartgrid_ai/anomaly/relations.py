@@ -104,10 +104,11 @@ class Relations:
         return np.where(np.isfinite(residual) & self.judged, slow / usual, 0.0)
 
     def _disagreement(self, level: np.ndarray) -> np.ndarray:
-        "(n, channels): the variance between the fits of what is expected at a level, in residual variances."
+        "(n, channels): the variance that is allowed for what is expected at a level, from fits without one block each, in residual variances."
         inputs = _inputs(level, level, level, self.judged)
         expected = np.array([inputs @ weights for weights in self.without])
-        return expected.var(axis=0) / np.square(self.size)
+        share = FOLDS - 1 if self.judged.all() else 1
+        return share * expected.var(axis=0) / np.square(self.size)
 
     def surprise(
         self,
