@@ -11,6 +11,7 @@ from smartgrid_ai.anomaly.assets_stream import AssetStream
 from smartgrid_ai.anomaly.detect import detect
 from smartgrid_ai.anomaly.monitor import AssetMonitor
 from smartgrid_ai.anomaly.relations import LEAST_ROWS, Relations
+from smartgrid_ai.cli import main
 
 
 def transformer(seed: int = 1, days: int = 200, warmer: float = 0.0) -> pd.DataFrame:
@@ -143,3 +144,19 @@ def test_shares_are_whole_and_weather_has_none():
     shares = judged[[f"share_{name}" for name in names]]
     assert np.allclose(shares.sum(axis=1), 1) and (shares.to_numpy() >= 0).all()
     assert (judged["share_ambient"] == 0).all()
+
+
+def test_the_watch_says_once_what_is_weather_and_judges_as_detect_does(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    table = transformer(warmer=25).assign(asset_id="t1")
+    for name, rows in (("early", slice(0, 1440)), ("late", slice(1440, 4800))):
+        table.iloc[rows].to_csv(f"{name}.csv", index=False)
+    assert main(["watch", "early.csv", "--memory", "m.safetensors"]) == 0
+    assert capsys.readouterr().err.count("note: ambient: weather, by the name") == 1
+    assert main(["watch", "late.csv", "--memory", "m.safetensors", "--out", "alarms.csv"]) == 0
+    assert "weather" not in capsys.readouterr().err
+    ours, theirs = pd.read_csv("alarms.csv"), detect(table, ("default",))
+    np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-6)
+    assert (ours["alarm"] == theirs["alarm"]).all()
