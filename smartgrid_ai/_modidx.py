@@ -899,6 +899,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'smartgrid_ai/anomaly/series.py'),
                                              'smartgrid_ai.anomaly.series._states': ( 'anomaly.series.html#_states',
                                                                                       'smartgrid_ai/anomaly/series.py'),
+                                             'smartgrid_ai.anomaly.series._weather': ( 'anomaly.series.html#_weather',
+                                                                                       'smartgrid_ai/anomaly/series.py'),
                                              'smartgrid_ai.anomaly.series._with_numbers': ( 'anomaly.series.html#_with_numbers',
                                                                                             'smartgrid_ai/anomaly/series.py'),
                                              'smartgrid_ai.anomaly.series._with_own_channels': ( 'anomaly.series.html#_with_own_channels',

@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"smartgrid_ai {__version__}")
     parser.error = lambda text: parser.exit(2, f"smartgrid: {text}; see smartgrid --help\n")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in COMMANDS:
         add(commands)
     return parser
@@ -67,7 +67,13 @@ def main(
     arguments: Sequence[str] | None = None,  # default: those of the process
 ) -> int:  # 0 done, 1 something of ours failed, 2 a mistake that the user can mend, 130 interrupted
     "Run one command."
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        text = (
+            f"unrecognized arguments: {' '.join(unknown)}; see smartgrid {options.command} --help"
+        )
+        parser.exit(2, f"smartgrid: {text}\n")
     try:
         return options.call(options)
     except BrokenPipeError:

@@ -823,3 +823,11 @@ def test_the_report_of_a_training_reads_what_training_left(tmp_path):
     words = ["run", "--data", "load.csv", "--artefacts", str(tmp_path), "--no-serve"]
     told = report_of_training(build_parser().parse_args(words), "anomalies")
     assert alarm_parameters(told) == {"scores": material / "scores.parquet"}
+
+
+def test_an_unknown_option_points_to_the_help_of_its_command(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--models-dir", "m"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said == "smartgrid: unrecognized arguments: --models-dir m; see smartgrid train --help\n"

@@ -11,7 +11,9 @@ from smartgrid_ai.anomaly.assets_stream import AssetStream
 from smartgrid_ai.anomaly.detect import detect
 from smartgrid_ai.anomaly.monitor import AssetMonitor
 from smartgrid_ai.anomaly.relations import LEAST_ROWS, Relations
+from smartgrid_ai.anomaly.series import read_series
 from smartgrid_ai.cli import main
+from smartgrid_ai.errors import DataError
 
 
 def transformer(seed: int = 1, days: int = 200, warmer: float = 0.0) -> pd.DataFrame:
@@ -88,6 +90,22 @@ def test_weather_is_known_by_its_name_and_a_station_is_watched():
     assert weather_note(["ambient", "wind_speed"]) == weather_note(["flow"]) == ""
 
 
+@pytest.mark.parametrize("told", ["t4", "*4", "nothing*,t4"])
+def test_weather_that_is_not_called_so_can_be_told(told, tmp_path):
+    path = tmp_path / "t1.csv"
+    transformer().rename(columns={"ambient": "t4"}).to_csv(path, index=False)
+    if "nothing" in told:
+        with pytest.raises(
+            DataError, match=r"no column is like 'nothing\*'; there are: timestamp, oil"
+        ):
+            read_series(path, {"weather": told})
+        return
+    frame = read_series(path, {"weather": told})
+    found = detect(frame, ("default",))
+    assert found["alarm"].mean() < 0.01
+    assert found.attrs["notes"][0].startswith("weather_t4: weather")
+
+
 def test_too_few_whole_rows_say_nothing():
     values = pump(rows=3000).drop(columns="timestamp").to_numpy().copy()
     states, judged = np.full(3000, "", dtype=object), np.full(3, True)
@@ -152,9 +170,9 @@ def test_the_watch_says_once_what_is_weather_and_judges_as_detect_does(
     monkeypatch.chdir(tmp_path)
     table = transformer(warmer=25).assign(asset_id="t1")
     for name, rows in (("early", slice(0, 1440)), ("late", slice(1440, 4800))):
-        table.iloc[rows].to_csv(f"{name}.csv", index=False)
-    assert main(["watch", "early.csv", "--memory", "m.safetensors"]) == 0
-    assert capsys.readouterr().err.count("note: ambient: weather, by the name") == 1
+        table.iloc[rows].rename(columns={"ambient": "t4"}).to_csv(f"{name}.csv", index=False)
+    assert main(["watch", "early.csv", "--memory", "m.safetensors", "--column", "weather=t4"]) == 0
+    assert capsys.readouterr().err.count("note: weather_t4: weather, by the name") == 1
     assert main(["watch", "late.csv", "--memory", "m.safetensors", "--out", "alarms.csv"]) == 0
     assert "weather" not in capsys.readouterr().err
     ours, theirs = pd.read_csv("alarms.csv"), detect(table, ("default",))

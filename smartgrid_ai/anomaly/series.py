@@ -9,6 +9,7 @@ __all__ = ['NAMES', 'OWNERS', 'MACHINES', 'STATE', 'NOT_CHANNELS', 'TRAIN_SHARE'
 # %% ../../nbs/45_anomaly.series.ipynb #18fd5a6b
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ LEAST_TRAIN = 50  # rows
 # %% ../../nbs/45_anomaly.series.ipynb #a78554d8
 def read_series(
     path: Path | str,  # .parquet, .csv or .csv.gz
-    columns: Mapping[str, str] | None = None,  # timestamp, meter_id -> name in the file
+    columns: Mapping[str, str] | None = None,  # timestamp, meter_id, weather -> name in the file
     nameless: str = "",  # name of the series where no column tells it; "" = that of the file
 ) -> pd.DataFrame:  # series, timestamp (parsed), and the rest as in the file
     "Read a table of series for `detect`; `DataError` naming file, line, column and mend."
@@ -78,7 +79,7 @@ def _renamed(file: RawTable, columns: Mapping[str, str], nameless: str) -> pd.Da
     lost = [name for name in told if name not in frame]
     if lost:
         raise DataError(f"no column {lost[0]!r}; there are: {', '.join(map(str, frame))}")
-    frame = frame.rename(columns=told)
+    frame = frame.rename(columns=told | _weather(frame, columns.get("weather", "")))
     if "timestamp" not in frame:
         usual = {describe_column(str(column))[0]: column for column in reversed(list(frame))}
         times = (usual[name] for name in ALIASES["timestamp"] if name in usual)
@@ -88,6 +89,18 @@ def _renamed(file: RawTable, columns: Mapping[str, str], nameless: str) -> pd.Da
         name = Path(file.name).name
         frame = frame.assign(series=nameless or name[: -len(suffix_of(Path(name)))])
     return frame if owner in (None, *NAMES) else frame.rename(columns={owner: "series"})
+
+
+def _weather(frame: pd.DataFrame, patterns: str) -> dict[str, str]:
+    "Columns that were told to be weather, under names that say so."
+    found = {}
+    for pattern in filter(None, patterns.split(",")):
+        like = [str(name) for name in frame if fnmatchcase(str(name), pattern)]
+        if not like:
+            listed = ", ".join(map(str, frame))
+            raise DataError(f"no column is like {pattern!r}; there are: {listed}")
+        found |= {name: f"weather_{name}" for name in like}
+    return found
 
 
 def _owner(frame: pd.DataFrame) -> str | None:
