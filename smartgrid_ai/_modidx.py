@@ -1604,6 +1604,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'smartgrid_ai.data.tables._with_rows': ( 'data.tables.html#_with_rows',
                                                                                    'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables._write': ('data.tables.html#_write', 'smartgrid_ai/data/tables.py'),
+                                          'smartgrid_ai.data.tables.header_of': ( 'data.tables.html#header_of',
+                                                                                  'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables.load_table': ( 'data.tables.html#load_table',
                                                                                    'smartgrid_ai/data/tables.py'),
                                           'smartgrid_ai.data.tables.open_table': ( 'data.tables.html#open_table',

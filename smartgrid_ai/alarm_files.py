@@ -17,9 +17,9 @@ import pandas as pd
 from .anomaly.assets import SENSORS
 from .anomaly.series import OWNERS, read_series, signals
 from .artefacts import SCORE_COLUMNS, AnomalyArtefacts
-from .data.columns import ALIASES, describe_column, find_columns
+from .data.columns import ALIASES, REGISTER, describe_column, find_columns
 from .data.sources import canonical_readings
-from .data.tables import load_table, suffix_of
+from .data.tables import header_of, load_table, suffix_of
 from .data.timestamps import parse_timestamps, wall_clock_to_utc
 from .evaluate.alarms import SENSOR
 from .provenance import git_revision, package_versions
@@ -203,21 +203,28 @@ def _canonical(source: Source) -> pd.DataFrame:
     if "label" not in _header(source.data):
         return readings
     where = f"{source.data}, column 'label'"
-    labels = _share_of_hours(source, "label", lambda column: _yes_or_no(column, where))
+    labels = _share_of_hours(source, readings, "label", lambda column: _yes_or_no(column, where))
     labels["label"] = labels["label"].fillna(0) > 0
     return readings.merge(labels, on=["meter_id", "timestamp"], how="left")
 
 
 def _share_of_hours(
     source: Source,
+    readings: pd.DataFrame,  # of its meters
     name: str,  # of a column that is no reading
     known: Callable[[pd.Series], pd.Series],  # its cells -> bool
 ) -> pd.DataFrame:  # meter_id, timestamp, `name`: the share of the hour that is True
-    file = load_table(Path(source.data), dict(source.columns) | {"consumption": name})
+    columns = {role: column for role, column in source.columns if role != REGISTER}
+    file = load_table(Path(source.data), columns | {"consumption": name})
     frame = file.frame.assign(**{name: known(file.frame[name]).astype(float)})
     place = {"clock": source.clock, "timezone": source.place.timezone, "step": source.step}
     hours = canonical_readings(replace(file, frame=frame), unit="W", **place)
-    return hours[["meter_id", "timestamp", "consumption"]].rename(columns={"consumption": name})
+    hours = hours.rename(columns={"consumption": name})
+    if any("*" in column for role, column in source.columns if role in ("consumption", REGISTER)):
+        hours = hours[["timestamp", name]].merge(
+            readings[["meter_id"]].drop_duplicates(), how="cross"
+        )
+    return hours[["meter_id", "timestamp", name]]
 
 
 def _names_in(path: str) -> list[str]:
@@ -229,14 +236,12 @@ def _names_in(path: str) -> list[str]:
 
 
 def _header(path: str) -> list[str]:
-    "Names of the columns, whatever stands between them."
+    "Names of the columns, whatever stands between them and above."
     if suffix_of(Path(path)) == ".parquet":
         import pyarrow.parquet
 
         return list(pyarrow.parquet.read_schema(path).names)
-    style = {"sep": r"[,;\t|]", "engine": "python", "encoding": "utf-8-sig"}
-    names = pd.read_csv(path, nrows=0, encoding_errors="replace", **style).columns
-    return [str(name).strip(" \"'") for name in names]
+    return [name.strip(" \"'") for name in header_of(Path(path))]
 
 
 def _general(source: Source) -> tuple[pd.DataFrame, str]:
@@ -270,7 +275,7 @@ def read_load(
     readings = source.read()
     if "split" not in _header(source.data):
         return readings
-    marked = _share_of_hours(source, "split", lambda column: column.astype(str).str.strip() == "train")  # fmt: skip
+    marked = _share_of_hours(source, readings, "split", lambda column: column.astype(str).str.strip() == "train")  # fmt: skip
     share = readings.merge(marked, on=["meter_id", "timestamp"], how="left")["split"]
     share = share.groupby(readings["meter_id"].to_numpy()).ffill().fillna(0)
     notes = [_without(note, "split") for note in readings.attrs.get("notes", [])]

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smartgrid_ai.alarm_files import read_load
 from smartgrid_ai.data.sources import read_readings, write_table
 from smartgrid_ai.data.stream import MeterFile
 from smartgrid_ai.readings import DataError
+from smartgrid_ai.workflow import Source
 
 
 def counted(year: int, zone: str, meters=("a",), through: bool = True) -> pd.DataFrame:
@@ -131,3 +133,23 @@ def test_registers_that_cannot_be_are_named(tmp_path, how, message):
     path = write_table(registers(1, 48).drop(columns="energy"), tmp_path / "counter.csv")
     with pytest.raises(DataError, match=message):
         read_readings(path, **how)
+
+
+@pytest.mark.parametrize("step", ["0min", "-15min", "2h"])
+def test_steps_that_no_load_can_have_are_refused(tmp_path, step):
+    path = write_table(registers(1, 48).drop(columns="energy"), tmp_path / "load.csv")
+    with pytest.raises(DataError, match=r"a step of .*: give a length above 0 and at most 1h"):
+        read_readings(path, step=step)
+
+
+@pytest.mark.parametrize("columns", [{"register": "kWh"}, {"register": "m*"}])
+def test_rows_to_learn_from_are_known_beside_a_register(tmp_path, columns):
+    table = registers(2, 48).drop(columns="energy")
+    if columns["register"] == "m*":
+        table = table.pivot(index="time", columns="meter", values="kWh").reset_index()
+    table["split"] = np.where(table["time"] < table["time"][24], "train", "test")
+    path = write_table(table, tmp_path / "load.csv")
+    load = read_load(Source(str(path), unit="kWh", columns=tuple(columns.items())))
+    assert (
+        load.groupby("meter_id")["split"].apply(lambda split: (split == "train").sum()).eq(24).all()
+    )

@@ -134,7 +134,7 @@ class SeriesWatch(ABC):
         self,
         hours: int = 24,  # before the newest reading of all series
     ) -> dict[str, pd.Timestamp]:  # by series: its last reading
-        "Series that have stopped to report."
+        "Series that have stopped reporting."
         last = {name: latest.timestamp for name, latest in self.latest.items()}
         limit = max(last.values()) - pd.Timedelta(hours=hours)
         return {name: moment for name, moment in last.items() if moment <= limit}

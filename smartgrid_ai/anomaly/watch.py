@@ -171,7 +171,7 @@ class Watch:
         self,
         hours: int = 24,  # before the newest load of all meters
     ) -> dict[str, pd.Timestamp | None]:  # by meter: its last load, None = not in two weeks
-        "Meters that have stopped to report."
+        "Meters that have stopped reporting."
         loads = self.recent[self.recent["consumption"].notna()]
         last = loads.groupby("meter_id", sort=False)["timestamp"].max()
         limit = last.max() - pd.Timedelta(hours=hours)

@@ -122,7 +122,11 @@ def add_detect(commands) -> None:
         commands, "detect", run_detect, "score every reading of a file for anomalies", example
     )
     source_options(parser, positional=True)
-    parser.add_argument("--models", metavar="NAMES", help="comma-separated; default: all")
+    parser.add_argument(
+        "--models",
+        metavar="NAMES",
+        help="comma-separated, of isolation_forest, one_class_svm, autoencoder, nearest_neighbour, lof, residual, vote, mean and default (default: all but mean)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same scores (default: 0)")
     parser.add_argument(
         "--only-lasting",

@@ -288,10 +288,13 @@ def training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batches",
         type=positive,
-        help="training steps per epoch (default: 50 to 100, as the data need)",
+        help="training steps per epoch (default: 50 to 150, as the data need)",
     )
     group.add_argument(
-        "--trees", type=positive, default=60, help="in each forest of the baseline (default: 60)"
+        "--trees",
+        type=positive,
+        default=60,
+        help="in each forest of the baseline; the tree expert gets ten times as many (default: 60)",
     )
     group.add_argument(
         "--most-rows", type=positive, metavar="N",

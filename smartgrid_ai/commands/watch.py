@@ -37,6 +37,7 @@ def add_watch(commands) -> None:
         commands, "watch", run_watch, "judge what has come in since the last time", example
     )
     source_options(parser, positional=True)
+    parser.set_defaults(clock=None)  # that of the watch
     group = parser.add_argument_group("the watch")
     group.add_argument(
         "--memory", required=True, metavar="FILE",
@@ -84,8 +85,7 @@ def _as_told(
                 f"--{name} {given[name]}: {options.memory} watches meters with {name} {told[name] or 'not told'}: leave the "
                 "option out, or begin another watch with another --memory"
             )
-    usual = {"clock": "utc", "column": []}
-    kept = {name: told[name] for name in READING if given[name] == usual.get(name)}
+    kept = {name: told[name] for name in READING if given[name] in (None, [])}
     return argparse.Namespace(**given | kept | {name: told[name] for name in PLACE})
 
 # %% ../../nbs/84_commands.watch.ipynb #4bf09825
@@ -97,6 +97,7 @@ def _begun(options: argparse.Namespace):  # options, completed, and a `Watch` or
 
     machines = has_series(options.data)
     if not Path(options.memory).exists():
+        options.clock = options.clock or "utc"
         told = {name: getattr(options, name) for name in (*READING, *PLACE)} | {"notes": []}
         source = source_of(options)
         return options, _new_watch(source, told) if machines else Watch(source.place, told)
@@ -199,6 +200,7 @@ def _learn(
 
         asked &= rows["timestamp"] < parse_instant(options.learn_until, place, ends=True)
     short = watch.learn(rows[asked]) if asked.any() else []
+    waiting = [text.rpartition(" (")[0] for text in short]
     if not watch.names:
         raise DataError(
             f"{options.data}: too little to learn from, {LEAST[owner]}: begin with a longer history"
@@ -206,7 +208,7 @@ def _learn(
     if short:
         more = f" and {len(short) - 3} more" if len(short) > 3 else ""
         say(f"note: too little to learn from, {LEAST[owner]}: {', '.join(short[:3])}{more}")
-    return rows[asked & names.isin(watch.names)]
+    return rows[asked & names.isin(watch.names) & ~names.isin(waiting)]
 
 
 KINDS = {"meter_id": "meter", "series": "machine"}

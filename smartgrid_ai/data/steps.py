@@ -26,9 +26,12 @@ def to_minutes(
 # %% ../../nbs/10_data.steps.ipynb #21817d72
 def _microseconds(step: str | pd.Timedelta) -> int:
     try:
-        return pd.Timedelta(step) // pd.Timedelta(1, "us")
+        length = pd.Timedelta(step) // pd.Timedelta(1, "us")
     except ValueError:
         raise DataError(f"unknown step {step!r}: write it like 15min or 1h") from None
+    if not 0 < length <= HOUR_US:
+        raise DataError(f"a step of {step!r}: give a length above 0 and at most 1h, such as 15min")
+    return length
 
 
 def _found_steps(codes: np.ndarray, instants: np.ndarray, meters: int) -> np.ndarray:

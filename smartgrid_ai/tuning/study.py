@@ -10,6 +10,7 @@ __all__ = ['STUDY', 'WORDS', 'Progress', 'RANDOM_TRIALS', 'PATIENT_TRIALS', 'ope
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def open_study(
 def _check_file(path: Path) -> None:
     "`DataError` unless the file is a study, before anything could be written into it."
     try:
-        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             names = database.execute("select study_name from studies").fetchall()
     except sqlite3.Error as error:
         raise DataError(
